@@ -1,0 +1,241 @@
+"""One solve at a time per browsing session; everyone else waits.
+
+Most sites keep one expected answer per session, so two solves in one session spoil each other, and
+sixteen requests that hit one wall need one solve. The four steps:
+
+1. New requests of a session whose gate is shut are held.
+2. A request that met a captcha takes the gate and lets the session's requests in flight land first:
+   their responses may still replace the session's cookie.
+3. If there were any, or if somebody else held the gate before, its captcha is stale: the page is
+   downloaded again before anybody pays. No captcha any more? Then the gate is opened, for free.
+4. Otherwise the captcha is solved, and the gate goes to the next one in line or is opened.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+
+from scrapy_acecaptcha.waiting import Waits, fire
+
+LANDING_SECONDS = 0.005  # between two looks at requests that other middlewares are busy with
+REMEMBERED = 4096  # sessions whose last solve is remembered
+
+
+@dataclass
+class Turn:
+    """One request's turn at the captcha of its session.
+
+    :param leads: it holds the gate; otherwise it may only look whether the way is free
+    :param stale: its captcha may have been replaced: download the page again before paying
+    """
+
+    leads: bool
+    stale: bool
+
+
+class Session:
+    """One browsing session at one site, and the gate in front of it.
+
+    :param waits: what its requests wait for
+    :param is_landed: whether a request that left the downloader is through all middlewares
+    :param width: held requests that may go at a time once the gate is open
+    """
+
+    def __init__(self, waits: Waits, is_landed: Callable[[Hashable], bool], width: int) -> None:
+        self.shut = False
+        self._waits = waits
+        self._is_landed = is_landed
+        self._width = width
+        self._flying: dict[Hashable, int] = {}  # -> how many had left when it took off
+        self._landing: dict[Hashable, bool] = {}  # -> whether others left while it was in flight
+        self._left = 0
+        self._landed: Deferred[None] | None = None
+        self._held: deque[Deferred[None]] = deque()
+        self._line: deque[tuple[Turn, Deferred[None]]] = deque()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody would notice if this session were forgotten."""
+        self._forget_landed()
+        return not (self.shut or self._flying or self._landing or self._held or self._line)
+
+    # Requests in flight
+
+    def takes_off(self, request: Hashable) -> None:
+        """*request* reached the downloader."""
+        self._forget_landed()
+        self._flying[request] = self._left if not self._landing else -1
+
+    def leaves(self, request: Hashable) -> None:
+        """*request* left the downloader; its response is on its way through the middlewares."""
+        if request in self._flying:
+            self._landing[request] = self._flying.pop(request) != self._left
+            self._left += 1
+            self._look_around()
+
+    def lands(self, request: Hashable) -> bool:
+        """The response of *request* has arrived: its cookies are in the jar.
+
+        Return whether others landed while it was in flight: then its page may belong to a session
+        that they have replaced.
+        """
+        self._flying.pop(request, None)
+        overtaken = self._landing.pop(request, False)
+        self._look_around()
+        return overtaken
+
+    def _look_around(self) -> None:
+        if not self._flying and self._landed is not None:
+            fire(self._landed)
+        self.admit()
+
+    def _forget_landed(self) -> None:
+        """Drop requests that other middlewares dealt with: redirected, dropped, failed."""
+        for request in [r for r in self._landing if self._is_landed(r)]:
+            del self._landing[request]
+
+    async def _all_landed(self) -> None:
+        while self._flying or self._landing:
+            if self._flying:
+                self._landed = Deferred()
+                await self._waits.on(self._landed)
+            else:
+                await self._waits.sleep(LANDING_SECONDS)
+            self._forget_landed()
+
+    # New requests
+
+    @property
+    def is_full(self) -> bool:
+        """Whether new requests must wait: the gate is shut, or others are waiting already."""
+        return self.shut or bool(self._held)
+
+    async def hold(self) -> None:
+        """Wait until the gate is open.
+
+        :raises Stopped: the crawl is stopping
+        """
+        event: Deferred[None] = Deferred()
+        self._held.append(event)
+        try:
+            await self._waits.on(event)
+        finally:
+            if event in self._held:
+                self._held.remove(event)
+
+    def admit(self) -> None:
+        """Let held requests go, as many as may be in flight.
+
+        Called again for each that lands, and now and then for those that never took off.
+        """
+        room = self._width - len(self._flying)
+        while self._held and not self.shut and room > 0:
+            fire(self._held.popleft())
+            room -= 1
+
+    # Captchas
+
+    @asynccontextmanager
+    async def turn(self, stale: bool = False) -> AsyncIterator[Turn]:
+        """Wait for one's turn at the captcha.
+
+        :param stale: the captcha is known to be stale
+        :raises Stopped: the crawl is stopping
+        """
+        turn = Turn(leads=True, stale=stale or self.shut)
+        if self.shut:
+            event: Deferred[None] = Deferred()
+            self._line.append((turn, event))
+            try:
+                await self._waits.on(event)
+            except BaseException:
+                self._give_back(turn, event)
+                raise
+        looking = object()  # a second look at the page is in flight like any request
+        try:
+            if not turn.leads:
+                self.takes_off(looking)
+            else:
+                self.shut = True
+                self._forget_landed()
+                if self._flying or self._landing:
+                    turn.stale = True
+                    await self._all_landed()
+            yield turn
+        finally:
+            if turn.leads:
+                self._next()
+            else:
+                self.lands(looking)
+
+    def _give_back(self, turn: Turn, event: Deferred[None]) -> None:
+        """Somebody gave up waiting, perhaps just when it was given the gate."""
+        if (turn, event) in self._line:
+            self._line.remove((turn, event))
+        elif turn.leads:
+            self._next()
+
+    def _next(self) -> None:
+        """Hand the gate to the next in line, or open it."""
+        if self._line:
+            fire(self._line.popleft()[1])
+        else:
+            self.shut = False
+            self.admit()
+
+    def wall_is_down(self, turn: Turn) -> None:
+        """No captcha any more: open the gate, and let all who wait in line look for themselves."""
+        if not turn.leads:
+            return
+        turn.leads = False
+        self.shut = False
+        line, self._line = self._line, deque()
+        for waiting, event in line:
+            waiting.leads = False
+            fire(event)
+        self.admit()
+
+
+class Gate:
+    """All sessions of a crawl.
+
+    :param waits: what requests wait for
+    :param is_landed: whether a request that left the downloader is through all middlewares
+    :param width: held requests of a session that may go at a time
+    """
+
+    def __init__(self, waits: Waits, is_landed: Callable[[Hashable], bool], width: int) -> None:
+        self._session_args = (waits, is_landed, width)
+        self._sessions: dict[Hashable, Session] = {}
+        self._solved: OrderedDict[Hashable, int] = OrderedDict()
+        self.solves = 0
+
+    def session(self, key: Hashable) -> Session:
+        """The session called *key*."""
+        if key not in self._sessions:
+            self._sessions[key] = Session(*self._session_args)
+        return self._sessions[key]
+
+    def note_solve(self, key: Hashable) -> None:
+        """A captcha of session *key* was solved."""
+        self.solves += 1
+        self._solved[key] = self.solves
+        self._solved.move_to_end(key)
+        if len(self._solved) > REMEMBERED:
+            self._solved.popitem(last=False)
+
+    def solved_since(self, key: Hashable, solves: int) -> bool:
+        """Whether session *key* was solved after *solves* solves of the crawl."""
+        return self._solved.get(key, 0) > solves
+
+    def tidy(self) -> None:
+        """Forget idle sessions, and help those whose requests never took off."""
+        for key, session in list(self._sessions.items()):
+            session.admit()
+            if session.idle:
+                del self._sessions[key]

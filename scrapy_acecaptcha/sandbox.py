@@ -1,0 +1,360 @@
+"""A local stand-in for Ace Data Cloud's captcha recognition, to try and test with no account.
+
+It speaks the same HTTP as ``https://api.acedata.cloud/captcha/recognition/image2text``, errors and
+late answers included, listens on loopback only, and reads the images for real with ddddocr, an
+offline recogniser. Needs the extra: ``pip install 'scrapy-acecaptcha[sandbox]'``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import math
+import random
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+try:
+    import ddddocr
+    from flask import Flask, Response, jsonify, request
+    from PIL import Image
+    from waitress import create_server, wasyncore
+    from werkzeug.exceptions import HTTPException
+except ImportError as error:
+    raise ImportError(
+        f"The sandbox needs its extra ({error}): pip install 'scrapy-acecaptcha[sandbox]'"
+    ) from error
+
+from scrapy_acecaptcha.errors import SettingsError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# Code -> the statuses that it comes under, and a message. Source: the error tables in Ace Data
+# Cloud's documentation; its pages disagree on token_mismatched, so both statuses occur here too.
+_ERRORS: dict[str, tuple[tuple[int, ...], str]] = {
+    "bad_request": ((400,), "The request is not valid."),
+    "token_mismatched": ((400, 401), "The token does not belong to this API."),
+    "api_not_implemented": ((400,), "The API is not implemented."),
+    "no_token": ((400,), "No token: send the header `authorization: Bearer TOKEN`."),
+    "invalid_token": ((401,), "The token is not valid."),
+    "token_expired": ((401,), "The token has expired."),
+    "used_up": ((403,), "The balance is used up."),
+    "disabled": ((403,), "The account has been disabled."),
+    "forbidden": ((403,), "The request is forbidden."),
+    "no_api": ((404,), "There is no API at this address."),
+    "too_many_requests": ((429,), "Too many requests."),
+    "api_error": ((500,), "The server failed."),
+    "timeout": ((504,), "The recognition took too long; it is not charged."),
+}
+_LATE = "task"
+
+FAILURES = (*_ERRORS, _LATE)
+"""What the parameter ``fail`` may name: the API's error codes, and ``task`` for a late answer."""
+
+_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
+_DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
+_SIDES = range(8, 4097)  # pixels; ddddocr scales to a height of 64, a flat image would grow huge
+
+
+def create_app(
+    latency: float = 0.0,
+    fail: Mapping[str, float] | None = None,
+    token: str | None = None,
+    recognise: Callable[[bytes], str] | None = None,
+) -> Flask:
+    """Make the sandbox as a WSGI application.
+
+    :param latency: seconds that a recognition takes on top of the reading itself
+    :param fail: how likely a recognition call is to go wrong: one of :data:`FAILURES` -> 0 to 1.
+        ``task`` is not an error: the call is answered 201 and its text is handed out on polling
+    :param token: the one token to accept; None accepts every token
+    :param recognise: reads the bytes of an image, instead of ddddocr
+    :raises SettingsError: a latency, failure or probability that cannot be
+    """
+    app = Flask(__name__, static_folder=None)
+    api = _Api(latency, fail or {}, token, recognise)
+    app.extensions["sandbox"] = api
+    app.add_url_rule("/captcha/recognition/image2text", view_func=api.image2text, methods=["POST"])
+    app.add_url_rule("/captcha/tasks", view_func=api.tasks, methods=["POST"])
+    app.register_error_handler(_Refusal, _error_reply)
+    app.register_error_handler(HTTPException, _http_error_reply)
+    return app
+
+
+class LocalServer:
+    """Serves a WSGI application on loopback in background threads, as a context manager.
+
+    :param app: the application
+    :param port: TCP port, 0 for a free one
+    :raises OSError: on entering, when the port is taken
+    """
+
+    # As many calls as there are threads can wait out a latency at a time without queueing.
+    threads = 64
+
+    def __init__(self, app: Any, port: int = 0) -> None:
+        self.app = app
+        self.port = port
+        self._sockets: dict[int, Any] = {}
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._server = create_server(
+            self.app,
+            map=self._sockets,
+            host="127.0.0.1",
+            port=self.port,
+            threads=self.threads,
+            connection_limit=1000,
+            asyncore_use_poll=True,  # select() ends at 1024 files
+        )
+        self.port = int(self._server.effective_port)
+        self._loop = threading.Thread(target=self._server.run, daemon=True)
+        self._loop.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        # Workers first: they write to the loop's pipe, whose number may be another file's soon.
+        self._server.task_dispatcher.shutdown()
+        # Sockets are the loop's own, so it closes them; with none left, it ends.
+        self._server.trigger.pull_trigger(partial(wasyncore.close_all, self._sockets))
+        self._loop.join()
+
+
+class Sandbox(LocalServer):
+    """The sandbox on loopback: ``with Sandbox() as sandbox: AceCaptchaClient("any", sandbox.url)``.
+
+    :param port: TCP port, 0 for a free one
+
+    The other parameters are those of :func:`create_app`.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        latency: float = 0.0,
+        fail: Mapping[str, float] | None = None,
+        token: str | None = None,
+        recognise: Callable[[bytes], str] | None = None,
+    ) -> None:
+        super().__init__(create_app(latency, fail, token, recognise), port)
+        self._api: _Api = self.app.extensions["sandbox"]
+
+    def __exit__(self, *exc: object) -> None:
+        self._api.closing.set()  # nobody waits out a latency any more
+        super().__exit__(*exc)
+
+    @property
+    def calls(self) -> int:
+        """Number of recognitions that the API would have charged."""
+        return self._api.charged
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment variables that point a client here."""
+        return {
+            "ACEDATACLOUD_API_BASE_URL": self.url,
+            "ACEDATACLOUD_API_TOKEN": self._api.token or "sandbox",
+        }
+
+
+class _Refusal(Exception):
+    """Makes the reply an error of the API."""
+
+    def __init__(self, code: str, message: str = "") -> None:
+        super().__init__(code)
+        self.code = code
+        self.message = message or _ERRORS[code][1]
+
+
+class _Api:
+    """The two endpoints and what they remember."""
+
+    def __init__(
+        self,
+        latency: float,
+        fail: Mapping[str, float],
+        token: str | None,
+        recognise: Callable[[bytes], str] | None,
+    ) -> None:
+        if not (math.isfinite(latency) and latency >= 0):
+            raise SettingsError(f"The latency must be 0 or more seconds, not {latency}")
+        _check_failures(fail)
+        self.latency = latency
+        self.fail = dict(fail)
+        self.token = token
+        self.recognise = recognise
+        self.charged = 0
+        self.closing = threading.Event()
+        self._tasks: dict[str, _Task] = {}
+        self._lock = threading.Lock()
+
+    def image2text(self) -> Response | tuple[Response, int]:
+        self._authorize()
+        failure = self._draw_failure()
+        if failure in _ERRORS:
+            raise _Refusal(failure)
+        if failure == _LATE:
+            return self._answer_late()
+        started = datetime.now(timezone.utc)
+        data, image = _image_in_body()
+        self.closing.wait(self.latency)
+        text = self._read(data, image)
+        return jsonify(text=text, trace_id=_new_id(), **_times(started, datetime.now(timezone.utc)))
+
+    def tasks(self) -> Response:
+        self._authorize()
+        task_id = _json_body().get("task_id")
+        task = self._tasks.get(task_id) if isinstance(task_id, str) else None
+        if task is None:
+            raise _Refusal("bad_request", f"There is no task {task_id!r}.")
+        ids = {"task_id": task_id, "trace_id": task.trace_id}
+        if not task.ready():
+            return jsonify(status="processing", **ids)
+        return jsonify(status="ready", text=task.text, **ids, **_times(task.started, task.due))
+
+    def _authorize(self) -> None:
+        """Let a bearer token pass; werkzeug has it without white space around it."""
+        credentials = request.authorization
+        if credentials is None or credentials.type != "bearer" or not credentials.token:
+            raise _Refusal("no_token")
+        if self.token is not None and credentials.token != self.token:
+            raise _Refusal("invalid_token")
+
+    def _draw_failure(self) -> str | None:
+        dice = random.random()  # noqa: S311 - nobody's secret
+        for code, probability in self.fail.items():
+            dice -= probability
+            if dice < 0:
+                return code
+        return None
+
+    def _read(self, data: bytes, image: Image.Image) -> str:
+        text = self.recognise(data) if self.recognise else _read_text(image)
+        with self._lock:
+            self.charged += 1
+        return text
+
+    def _answer_late(self) -> tuple[Response, int]:
+        data, image = _image_in_body()
+        task = _Task(self._read(data, image), self.latency)
+        task_id = _new_id()
+        self._tasks[task_id] = task
+        return jsonify(task_id=task_id, trace_id=task.trace_id), 201
+
+
+class _Task:
+    """A recognition whose text is handed out later: not on the first poll, nor before its time."""
+
+    def __init__(self, text: str, latency: float) -> None:
+        self.text = text
+        self.trace_id = _new_id()
+        self.started = datetime.now(timezone.utc)
+        self.due = self.started + timedelta(seconds=latency)
+        self._polled = False
+
+    def ready(self) -> bool:
+        polled, self._polled = self._polled, True
+        return polled and datetime.now(timezone.utc) >= self.due
+
+
+def _check_failures(fail: Mapping[str, float]) -> None:
+    for code, probability in fail.items():
+        if code not in FAILURES:
+            raise SettingsError(f"Unknown failure {code!r}; known are {', '.join(FAILURES)}")
+        if not 0 <= probability <= 1:
+            raise SettingsError(f"The probability of {code} must be 0 to 1, not {probability}")
+    if sum(fail.values()) > 1 + 1e-9:  # ten times 0.1 is a little more than 1
+        raise SettingsError("The probabilities of all failures together must not exceed 1")
+
+
+def _error_reply(refusal: _Refusal) -> tuple[Response, int]:
+    code, message, trace_id = refusal.code, refusal.message, _new_id()
+    status = random.choice(_ERRORS[code][0])  # noqa: S311
+    if code == "timeout":  # the one error that the API writes flat
+        return jsonify(code=code, detail=message, task_id=_new_id(), trace_id=trace_id), status
+    reply = jsonify(success=False, error={"code": code, "message": message}, trace_id=trace_id)
+    if code == "too_many_requests":
+        reply.headers["Retry-After"] = "1"
+    return reply, status
+
+
+def _http_error_reply(error: HTTPException) -> tuple[Response, int]:
+    """Answer for Flask: an unknown address or method, or a bug here."""
+    broken = error.code is not None and error.code >= 500
+    return _error_reply(_Refusal("api_error" if broken else "no_api"))
+
+
+def _json_body() -> dict[str, Any]:
+    body = request.get_json(silent=True)
+    if not isinstance(body, dict):
+        raise _Refusal(
+            "bad_request", "The body must be a JSON object, sent as content-type: application/json."
+        )
+    return body
+
+
+def _image_in_body() -> tuple[bytes, Image.Image]:
+    """Return the bytes of the image in the request, and the image, drawn on white."""
+    encoded = _json_body().get("image")
+    if not isinstance(encoded, str) or not encoded:
+        raise _Refusal("bad_request", "`image` must be the base64 of an image.")
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):  # ValueError: not ASCII
+        raise _Refusal("bad_request", "`image` is not base64; it has no data: prefix.") from None
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if image.width not in _SIDES or image.height not in _SIDES:
+                raise _Refusal(
+                    "bad_request",
+                    f"`image` has {image.width} x {image.height} pixels; each side must have "
+                    f"{_SIDES.start} to {_SIDES.stop - 1}.",
+                )
+            return data, _on_white(image)
+    except _DAMAGED:
+        raise _Refusal("bad_request", "`image` is not an image.") from None
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Draw an image as a browser shows it: of an animation its first frame."""
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+_ocr_lock = threading.Lock()
+
+
+@cache
+def _ocr() -> Any:
+    return ddddocr.DdddOcr(show_ad=False)  # no advertisement on stdout
+
+
+def _read_text(image: Image.Image) -> str:
+    # One at a time: ddddocr rewrites its table of characters on every call.
+    with _ocr_lock:
+        text: str = _ocr().classification(image)
+    return text.encode("ascii", "ignore").decode()  # it knows Chinese as well, the API does not
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _times(started: datetime, finished: datetime) -> dict[str, Any]:
+    return {
+        "elapsed": round((finished - started).total_seconds(), 3),
+        "started_at": started.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "finished_at": finished.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }

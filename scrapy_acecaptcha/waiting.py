@@ -1,0 +1,95 @@
+"""Awaiting that works on every reactor and that the end of the crawl can interrupt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from scrapy.utils.asyncio import call_later, is_asyncio_available
+from scrapy.utils.defer import maybe_deferred_to_future
+from twisted.internet.defer import Deferred
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """The crawl is stopping: what was awaited will not be."""
+
+
+class Waits:
+    """Everything that requests of one crawl are waiting for.
+
+    Twisted's Deferreds are what works on all reactors; :meth:`stop` lets go of them all.
+    """
+
+    def __init__(self) -> None:
+        self._pending: set[Deferred[None]] = set()
+        self.stopped = False
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def stop(self) -> None:
+        """Raise Stopped wherever something is awaited, now and from now on."""
+        self.stopped = True
+        for pending in list(self._pending):
+            fire(pending)
+
+    async def on(self, event: Deferred[None]) -> None:
+        """Wait until *event* is fired.
+
+        :raises Stopped: the crawl is stopping
+        """
+        if self.stopped:
+            raise Stopped
+        self._pending.add(event)
+        try:
+            await maybe_deferred_to_future(event)
+        finally:
+            self._pending.discard(event)
+        if self.stopped:
+            raise Stopped
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for *seconds*."""
+        event: Deferred[None] = Deferred()
+        call_later(seconds, fire, event)
+        await self.on(event)
+
+    async def for_thread(self, future: Future[T]) -> T:
+        """Wait for a future that a thread completes.
+
+        :raises Stopped: the crawl is stopping; the thread goes on by itself
+        """
+        event: Deferred[None] = Deferred()
+        call = _caller_from_thread()
+        future.add_done_callback(lambda _: call(event))
+        try:
+            await self.on(event)
+        except Stopped:
+            if not future.done():
+                raise
+        return future.result()
+
+
+def fire(event: Deferred[None]) -> None:
+    """Fire *event*, if nobody has."""
+    if not event.called:
+        event.callback(None)
+
+
+def _caller_from_thread() -> Callable[[Deferred[None]], None]:
+    """A function that fires an event in this very thread when it is called in another."""
+    if is_asyncio_available():
+        loop = asyncio.get_running_loop()
+
+        def call(event: Deferred[None]) -> None:
+            if not loop.is_closed():  # else the crawl is over and nobody waits
+                loop.call_soon_threadsafe(fire, event)
+
+        return call
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
+    return lambda event: reactor.callFromThread(fire, event)
