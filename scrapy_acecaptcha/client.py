@@ -29,6 +29,7 @@ from scrapy_acecaptcha.errors import (
     ApiServerError,
     ApiTimeout,
     SettingsError,
+    TokenMissing,
 )
 
 if TYPE_CHECKING:
@@ -322,7 +323,7 @@ def _pause(retry: int, error: ApiError) -> float:
 def _checked_token(token: str) -> str:
     token = token.strip()
     if not token:
-        raise SettingsError(
+        raise TokenMissing(
             "There is no API token. Set ACECAPTCHA_TOKEN, the environment variable "
             "ACEDATACLOUD_API_TOKEN, or the argument `token`; to try without an account, run "
             "`acecaptcha sandbox` and take any token"

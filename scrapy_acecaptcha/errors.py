@@ -4,6 +4,7 @@
 
     AceCaptchaError
     ├── SettingsError (ValueError)      a setting or argument that cannot work
+    │   ├── TokenMissing                no API token
     │   └── RuleError                   a rule that cannot work; names host and field
     ├── CaptchaError                    a captcha on a page
     │   ├── CaptchaNotFound             no element matched, or the page went away
@@ -32,6 +33,10 @@ class AceCaptchaError(Exception):
 
 class SettingsError(AceCaptchaError, ValueError):
     """A setting or an argument that cannot work. The message says how to mend it."""
+
+
+class TokenMissing(SettingsError):
+    """There is no API token, neither in the settings nor in the environment."""
 
 
 class RuleError(SettingsError):
@@ -94,12 +99,20 @@ class CaptchaUnsolved(CaptchaError):
     """Every attempt that the rule allows was refused.
 
     :param attempts: number of answers that were submitted
+    :param retry: whether the request may be tried anew
     """
 
     def __init__(
-        self, message: str, *, attempts: int = 0, url: str = "", selector: str = ""
+        self,
+        message: str,
+        *,
+        attempts: int = 0,
+        url: str = "",
+        selector: str = "",
+        retry: bool = True,
     ) -> None:
         self.attempts = attempts
+        self.retry = retry
         super().__init__(message, url=url, selector=selector)
 
 

@@ -173,6 +173,9 @@ class Form:
         """The button to press; None if the form has none and is sent by Enter."""
         buttons = [c for c in self._controls if _type(c) in ("submit", "image")]
         if self.rule.submit is None:
+            # A captcha that is an <input type=image> would submit the form, too, if clicked.
+            captcha = [m.root for m in select(self._page, self.rule.image)]
+            buttons = [b for b in buttons if b not in captcha] or buttons
             return buttons[0] if buttons else None
         text = text_of(self.rule.submit)
         if text is not None:

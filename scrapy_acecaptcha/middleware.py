@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from scrapy.downloadermiddlewares.retry import get_retry_request
 from scrapy.exceptions import NotConfigured
 from scrapy.utils.asyncio import create_looping_call
 
+from scrapy_acecaptcha.budget import Budget, SharedBudget
 from scrapy_acecaptcha.challenge import (
     INNER,
     ScrapyChallenge,
@@ -22,17 +24,22 @@ from scrapy_acecaptcha.challenge import (
     shows_captcha,
 )
 from scrapy_acecaptcha.client import AceCaptchaClient
+from scrapy_acecaptcha.engine import beside_the_limit, close_spider, is_stopping
 from scrapy_acecaptcha.errors import (
     AceCaptchaError,
     ApiAuthError,
     ApiBalanceError,
     ApiError,
+    BudgetExhausted,
     CaptchaUnsolved,
     SettingsError,
+    TokenMissing,
 )
 from scrapy_acecaptcha.flow import CaptchaResult, drive_async, solve
 from scrapy_acecaptcha.gate import Gate
 from scrapy_acecaptcha.images import DEFAULT_MAX_BYTES
+from scrapy_acecaptcha.journal import Journal
+from scrapy_acecaptcha.reader import Reader, Till
 from scrapy_acecaptcha.rules import CaptchaRule, RuleBook
 from scrapy_acecaptcha.waiting import Stopped, Waits
 
@@ -40,28 +47,13 @@ if TYPE_CHECKING:
     from scrapy import Spider
     from scrapy.crawler import Crawler
     from scrapy.http import Response
+    from scrapy.settings import BaseSettings
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
-TICK_SECONDS = 0.5  # between two looks whether the crawl is stopping: Scrapy has no signal for it
-MAX_HELD = 1000  # requests held beyond CONCURRENT_REQUESTS
+TICK_SECONDS = 0.5  # between two looks whether the crawl is stopping
 _SENT_AT = "_acecaptcha_sent_at"  # request.meta key: solves in the crawl when it was first sent
-
-
-class _CallCounter:
-    """The meter of one solve: counts calls in the client's thread, read in Scrapy's."""
-
-    def __init__(self) -> None:
-        self.sent = 0
-        self.errors: list[str] = []
-
-    def sending(self, image: bytes) -> None:
-        self.sent += 1
-
-    def answered(self, outcome: str | ApiError, seconds: float, trace_id: str | None) -> None:
-        if isinstance(outcome, ApiError):
-            self.errors.append(outcome.code)
 
 
 class AceCaptchaMiddleware:
@@ -78,32 +70,44 @@ class AceCaptchaMiddleware:
             raise NotConfigured
         self.crawler = crawler
         self.rules = RuleBook(settings.get("ACECAPTCHA_RULES") or {})
-        self.max_attempts = _count(settings, "ACECAPTCHA_MAX_ATTEMPTS", 3, least=1)
-        self.max_image_bytes = _count(
+        self.max_attempts = _whole(settings, "ACECAPTCHA_MAX_ATTEMPTS", 3, least=1)
+        self.max_image_bytes = _whole(
             settings, "ACECAPTCHA_MAX_IMAGE_BYTES", DEFAULT_MAX_BYTES, least=1
         )
-        try:
-            self.client = AceCaptchaClient(
-                token=settings.get("ACECAPTCHA_TOKEN"),
-                base_url=settings.get("ACECAPTCHA_API_BASE_URL"),
-                timeout=settings.getfloat("ACECAPTCHA_TIMEOUT", 130.0),
-                retries=_count(settings, "ACECAPTCHA_RETRIES", 4, least=0),
-                concurrency=_count(settings, "ACECAPTCHA_CONCURRENCY", 16, least=1),
-            )
-        except SettingsError:
-            if self.rules:
-                raise
-            raise NotConfigured("there are no ACECAPTCHA_RULES and no ACECAPTCHA_TOKEN") from None
-        self._overlaid: dict[tuple[str, str], CaptchaRule] = {}
         self._waits = Waits()
+        self._till = self._open_till()
+        self._overlaid: dict[tuple[str, str], CaptchaRule] = {}
         self.gate = Gate(
             self._waits,
             is_landed=lambda request: request not in crawler.engine.downloader.active,
             width=settings.getint("CONCURRENT_REQUESTS") or 16,
         )
-        self._held = 0
-        self._closing = False
         self._tick = create_looping_call(self._look_around)
+
+    def _open_till(self) -> Till:
+        settings = self.crawler.settings
+        try:
+            client = AceCaptchaClient(
+                token=settings.get("ACECAPTCHA_TOKEN"),
+                base_url=settings.get("ACECAPTCHA_API_BASE_URL"),
+                timeout=_number(settings, "ACECAPTCHA_TIMEOUT", 130.0),
+                retries=_whole(settings, "ACECAPTCHA_RETRIES", 4, least=0),
+                concurrency=_whole(settings, "ACECAPTCHA_CONCURRENCY", 16, least=1),
+            )
+        except TokenMissing:
+            if len(self.rules):
+                raise
+            raise NotConfigured("there are no ACECAPTCHA_RULES and no ACECAPTCHA_TOKEN") from None
+        spider = self.crawler.spidercls.name
+        journal = _open_journal(settings)
+        limit = _whole(settings, "ACECAPTCHA_BUDGET", 0, least=0)
+        shared = settings.get("ACECAPTCHA_BUDGET_REDIS")
+        budget = (
+            SharedBudget(limit, shared, f"acecaptcha:budget:{spider}")
+            if shared
+            else Budget(limit, spent=journal.calls(spider=spider) if journal else 0)
+        )
+        return Till(client, self._waits, budget, journal, spider, self._count)
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
@@ -126,10 +130,10 @@ class AceCaptchaMiddleware:
         self._tick.start(TICK_SECONDS, now=False)
 
     def spider_closed(self, spider: Spider) -> None:
-        """Close the connections to the API."""
+        """Close the connections to the API, and the books."""
         if self._tick.running:
             self._tick.stop()
-        self.client.close()
+        self._till.close()
 
     def request_reached_downloader(self, request: Request, spider: Spider) -> None:
         """Count *request* as in flight in its session."""
@@ -154,7 +158,9 @@ class AceCaptchaMiddleware:
         note_original(request)
         try:
             if self.gate.session(key).is_full:
-                await self._hold(request, key)
+                self._count("held")
+                with beside_the_limit(self.crawler.engine, request):
+                    await self.gate.session(key).hold()
         except Stopped:
             return _again(request)
         if not request.meta.get("redirect_urls"):
@@ -179,6 +185,8 @@ class AceCaptchaMiddleware:
             return response
         self._count("challenges")
         original = original_request(request)
+        if self._waits.stopped:
+            return _again(original)
         challenge = ScrapyChallenge(
             original, response, rule, self.crawler.engine.download_async, self.max_image_bytes
         )
@@ -186,7 +194,7 @@ class AceCaptchaMiddleware:
             result = await self._pass(challenge, key, stale)
         except Stopped:
             return _again(original)
-        except (ApiAuthError, ApiBalanceError) as error:
+        except (ApiAuthError, ApiBalanceError, BudgetExhausted) as error:
             self._close_spider(error)
             return _again(original)
         except (CaptchaUnsolved, ApiError) as error:
@@ -227,14 +235,9 @@ class AceCaptchaMiddleware:
     async def _solve(self, challenge: ScrapyChallenge) -> CaptchaResult:
         started = time.monotonic()
         try:
-            result = await drive_async(
-                solve(
-                    challenge,
-                    self._read,
-                    self._tell,
-                    challenge.rule.max_attempts or self.max_attempts,
-                )
-            )
+            reader = Reader(self._till, challenge.rule, challenge.url)
+            attempts = challenge.rule.max_attempts or self.max_attempts
+            result = await drive_async(solve(challenge, reader.read, reader.tell, attempts))
         finally:
             self._count("elapsed_seconds", time.monotonic() - started)
         self._count("solved")
@@ -244,19 +247,6 @@ class AceCaptchaMiddleware:
             extra={"spider": self.crawler.spider},
         )
         return result
-
-    async def _read(self, image: bytes) -> str:
-        calls = _CallCounter()
-        try:
-            return await self._waits.for_thread(self.client.submit(image, meter=calls))
-        finally:
-            self._count("api_requests", calls.sent)
-            for code in calls.errors:
-                self._count(f"api_errors/{code}")
-
-    def _tell(self, outcome: str) -> None:
-        if outcome != "accepted":
-            self._count(outcome)
 
     def _handed_over(self, challenge: ScrapyChallenge, result: CaptchaResult | None) -> Response:
         """The page behind the captcha, as the answer to the request that the spider made."""
@@ -278,7 +268,10 @@ class AceCaptchaMiddleware:
         assert spider is not None
         reason = error.code if isinstance(error, ApiError) else "captcha_unsolved"
         again = None
-        if self.crawler.settings.getbool("RETRY_ENABLED") and not request.meta.get("dont_retry"):
+        may_retry = self.crawler.settings.getbool("RETRY_ENABLED") and not (
+            request.meta.get("dont_retry") or getattr(error, "retry", True) is False
+        )
+        if may_retry:
             again = get_retry_request(
                 request,
                 spider=spider,
@@ -294,37 +287,6 @@ class AceCaptchaMiddleware:
             extra={"spider": spider},
         )
         raise error
-
-    # Holding requests
-
-    async def _hold(self, request: Request, key: Hashable) -> None:
-        """Wait at the gate without taking the place of other hosts' requests.
-
-        Scrapy counts what a middleware holds as being downloaded, so the limit goes up as long as
-        it waits; and the scheduler, which prefers the hosts with the fewest downloads, is shown it.
-        """
-        self._count("held")
-        downloader = self.crawler.engine.downloader
-        slot = downloader.slots.get(downloader.get_slot_key(request))
-        extra = int(downloader.total_concurrency > 0 and self._held < MAX_HELD)
-        self._held += 1
-        downloader.total_concurrency += extra
-        if slot is not None:
-            slot.active.add(request)
-        self._wake_engine()
-        try:
-            await self.gate.session(key).hold()
-        finally:
-            self._held -= 1
-            downloader.total_concurrency -= extra
-            if slot is not None:
-                slot.active.discard(request)
-
-    def _wake_engine(self) -> None:
-        """Have the engine look for more requests now, not at its next heartbeat."""
-        slot = self.crawler.engine._slot
-        if slot is not None:
-            slot.nextcall.schedule()
 
     # Rules and sessions
 
@@ -370,30 +332,22 @@ class AceCaptchaMiddleware:
 
     def _look_around(self) -> None:
         """Let go of everyone who waits once the crawl is stopping, so that it can."""
-        engine = self.crawler.engine
-        slot = engine._slot
-        if not engine.running or (slot is not None and slot.closing is not None):
+        if is_stopping(self.crawler.engine):
             self._waits.stop()
         else:
             self.gate.tidy()
 
-    def _close_spider(self, error: ApiError) -> None:
-        """Close the spider, once: the API will refuse every other call, too."""
-        self._waits.stop()
-        if self._closing:
+    def _close_spider(self, error: AceCaptchaError) -> None:
+        """Close the spider, once: no other call would fare better."""
+        if self._waits.stopped:
             return
-        self._closing = True
-        reason = (
-            "acecaptcha_used_up"
-            if isinstance(error, ApiBalanceError)
-            else "acecaptcha_invalid_token"
-        )
-        logger.error(
-            "Closing the spider: %(error)s", {"error": error}, extra={"spider": self.crawler.spider}
-        )
-        from scrapy.utils.defer import _schedule_coro  # noqa: PLC0415
-
-        _schedule_coro(self.crawler.engine.close_spider_async(reason=reason))
+        self._waits.stop()
+        reason = "invalid_token"
+        if isinstance(error, ApiBalanceError):
+            reason = "used_up"
+        elif isinstance(error, BudgetExhausted):
+            reason = "budget_exhausted"
+        close_spider(self.crawler, f"acecaptcha_{reason}", error)
 
     @property
     def _stats(self) -> Any:
@@ -409,13 +363,33 @@ def _again(request: Request) -> Request:
     return request.replace(dont_filter=True)
 
 
-def _count(settings: Any, name: str, default: int, *, least: int) -> int:
+def _whole(settings: BaseSettings, name: str, default: int, *, least: int) -> int:
     try:
         value = settings.getint(name, default)
-    except ValueError:
-        value = None
-    if value is None or value < least:
+    except (TypeError, ValueError):
+        value = least - 1
+    if value < least:
         raise SettingsError(
             f"{name} must be a whole number of at least {least}, not {settings.get(name)!r}"
         )
-    return int(value)
+    return value
+
+
+def _number(settings: BaseSettings, name: str, default: float) -> float:
+    try:
+        value = settings.getfloat(name, default)
+    except (TypeError, ValueError):
+        value = 0.0
+    if not value > 0:
+        raise SettingsError(f"{name} must be a number above 0, not {settings.get(name)!r}")
+    return value
+
+
+def _open_journal(settings: BaseSettings) -> Journal | None:
+    """The journal of ACECAPTCHA_JOURNAL, else one in the JOBDIR, where a resumed crawl finds it."""
+    path = settings.get("ACECAPTCHA_JOURNAL")
+    if not path and settings.get("JOBDIR"):
+        path = Path(settings["JOBDIR"]) / "acecaptcha.db"
+    if not path:
+        return None
+    return Journal(path, keep_days=settings.getint("ACECAPTCHA_JOURNAL_DAYS") or None)

@@ -1,0 +1,55 @@
+"""Fixtures that most tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.site import RULES, CaptchaSite
+from tests.stub import ApiStub
+
+
+@pytest.fixture(autouse=True)
+def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may ever reach a real account."""
+    monkeypatch.delenv("ACEDATACLOUD_API_TOKEN", raising=False)
+    monkeypatch.delenv("ACEDATACLOUD_API_BASE_URL", raising=False)
+
+
+@pytest.fixture(scope="session")
+def _site() -> Iterator[CaptchaSite]:
+    with CaptchaSite() as site:
+        yield site
+
+
+@pytest.fixture
+def site(_site: CaptchaSite) -> Iterator[CaptchaSite]:
+    """The site with captchas, as new."""
+    _site.reset()
+    yield _site
+    _site.reset()
+
+
+@pytest.fixture
+def api(site: CaptchaSite) -> Iterator[ApiStub]:
+    """The recognition API, which never errs unless a test tells it to."""
+    with ApiStub(site.answers) as stub:
+        yield stub
+
+
+@pytest.fixture
+def settings(site: CaptchaSite, api: ApiStub) -> Any:
+    """Make the settings of a crawl of one scenario: settings("inplace", RETRY_TIMES=2)."""
+
+    def make(scenario: str = "", rule: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+        host = site.url.partition("://")[2]
+        fields = {**(RULES[scenario] if scenario else {}), **(rule or {})}
+        return {
+            "ACECAPTCHA_API_BASE_URL": api.url,
+            "ACECAPTCHA_RULES": {host: fields} if fields else {},
+            **more,
+        }
+
+    return make
