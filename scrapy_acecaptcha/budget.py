@@ -1,0 +1,166 @@
+"""Budgets: say yes or no before each call of the recognition API."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from scrapy_acecaptcha.errors import BudgetExhausted, SettingsError
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+_SECONDS = 5.0  # for one answer of the Redis server
+_RETRIES = 4  # after 1, 2, 4, 4 s: a server that is being restarted comes back
+
+
+class Budget:
+    """Most API calls that may be sent; any number of threads may ask.
+
+    Where a call has to fit into two budgets, ask the narrower one first: what it refuses has not
+    been taken from the wider one.
+
+    :param limit: calls, 0 for no limit
+    :param spent: calls sent before, in the part of the crawl before a pause for instance
+    :param name: what the user knows it by, for the message
+    :raises SettingsError: a limit below 0
+    """
+
+    def __init__(self, limit: int, *, spent: int = 0, name: str = "ACECAPTCHA_BUDGET") -> None:
+        if limit < 0:
+            raise SettingsError(f"{name} must be a number of calls, 0 for no limit, not {limit}")
+        self.limit = limit
+        self.name = name
+        self._spent = spent
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}: {self.limit or 'no limit'}>"
+
+    @property
+    def spent(self) -> int:
+        """Calls taken from the budget so far."""
+        return self._spent
+
+    def spend(self) -> None:
+        """Take one call from the budget, before it is sent.
+
+        :raises BudgetExhausted: there is none left
+        """
+        if not self._take():
+            raise BudgetExhausted(
+                f"{self.name} is used up: all {self.limit} API calls have been sent. Raise it to "
+                "go on"
+            )
+
+    def _take(self) -> bool:
+        with self._lock:
+            if self.limit and self._spent >= self.limit:
+                return False
+            self._spent += 1
+            return True
+
+
+class SharedBudget(Budget):
+    """A budget that every worker draws on that names the same Redis server and key.
+
+    The count stays in Redis when the crawl is over; delete the key to begin anew. Asking waits for
+    the server, so ask from the thread that sends the call and not from an event loop.
+
+    :param limit: calls of all workers together, 0 for no limit
+    :param url: as the redis package takes it: ``redis://[[user]:password@]host[:port][/db]``,
+        ``rediss://`` for TLS or ``unix://`` for a socket
+    :param key: name of the counter
+    :raises SettingsError: the extra ``redis`` is missing, or the server cannot be used
+    """
+
+    # One step on the server, so that workers cannot overshoot between looking and taking.
+    _TAKE = """
+        local spent = tonumber(redis.call('GET', KEYS[1]) or '0')
+        local limit = tonumber(ARGV[1])
+        if limit > 0 and spent >= limit then return 0 end
+        redis.call('INCR', KEYS[1])
+        return 1
+    """
+
+    def __init__(self, limit: int, url: str, key: str, *, name: str = "ACECAPTCHA_BUDGET") -> None:
+        super().__init__(limit, name=name)
+        self.key = key
+        self._redis = _connect(url, key)
+        self._script = self._redis.register_script(self._TAKE)
+
+    def close(self) -> None:
+        """Close the connections to the server."""
+        self._redis.close()
+
+    @property
+    def spent(self) -> int:
+        """Calls that all workers have taken so far.
+
+        :raises BudgetExhausted: the server does not answer
+        """
+        return int(self._asked(lambda: self._redis.get(self.key)) or 0)
+
+    def _take(self) -> bool:
+        return bool(self._asked(lambda: self._script(keys=[self.key], args=[self.limit])))
+
+    def _asked(self, ask: Callable[[], Any]) -> Any:
+        """Ask the server; no answer means no, as nobody knows what the other workers have spent."""
+        from redis import RedisError  # noqa: PLC0415 - an extra
+
+        try:
+            return ask()
+        except RedisError as error:
+            raise BudgetExhausted(
+                f"{self.name} is counted by the Redis server at {_address(self._redis)}, which "
+                f"fails: {error}. No call is sent without it"
+            ) from error
+
+
+def _connect(url: str, key: str) -> Redis:
+    """Return a client of a server that was seen to answer and to hold a number or nothing."""
+    try:
+        from redis import ConnectionError, Redis, RedisError, TimeoutError  # noqa: PLC0415
+        from redis.backoff import ExponentialBackoff, NoBackoff  # noqa: PLC0415
+        from redis.retry import Retry  # noqa: PLC0415
+    except ImportError:
+        raise SettingsError(
+            "ACECAPTCHA_BUDGET_REDIS needs the redis package: "
+            "pip install 'scrapy-acecaptcha[redis]'"
+        ) from None
+    try:
+        client = Redis.from_url(
+            url,
+            socket_timeout=_SECONDS,
+            socket_connect_timeout=_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_error=[ConnectionError, TimeoutError],
+        )
+    except ValueError:  # its message may quote a part of the password, as may the URL
+        raise SettingsError(
+            "ACECAPTCHA_BUDGET_REDIS is not a URL such as redis://:password@localhost:6379/0 "
+            "(special characters in the password must be percent-encoded)"
+        ) from None
+    try:
+        value: Any = client.get(key)
+        int(value or 0)
+    except (RedisError, ValueError) as error:
+        client.close()
+        raise SettingsError(
+            f"The Redis server of ACECAPTCHA_BUDGET_REDIS, {_address(client)}, cannot count "
+            f"{key!r}: {error}"
+        ) from error
+    # Impatient so far, as a wrong address must not hold up the start. An INCR that is sent again
+    # because its reply was lost counts twice, which errs on the safe side.
+    client.set_retry(Retry(ExponentialBackoff(cap=4, base=0.5), _RETRIES))
+    return client
+
+
+def _address(client: Redis) -> str:
+    """Name the server of *client* without user name and password."""
+    where = client.connection_pool.connection_kwargs
+    if "path" in where:
+        return f"unix://{where['path']}"
+    host, port = where.get("host", "localhost"), where.get("port", 6379)
+    return f"redis://{host}:{port}/{where.get('db', 0)}"
