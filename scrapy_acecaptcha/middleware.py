@@ -39,8 +39,10 @@ from scrapy_acecaptcha.flow import CaptchaResult, drive_async, solve
 from scrapy_acecaptcha.gate import Gate
 from scrapy_acecaptcha.images import DEFAULT_MAX_BYTES
 from scrapy_acecaptcha.journal import Journal
+from scrapy_acecaptcha.progress import Progress
 from scrapy_acecaptcha.reader import Reader, Till
 from scrapy_acecaptcha.rules import CaptchaRule, RuleBook
+from scrapy_acecaptcha.signals import captcha_failed, captcha_solved
 from scrapy_acecaptcha.waiting import Stopped, Waits
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ class AceCaptchaMiddleware:
             width=settings.getint("CONCURRENT_REQUESTS") or 16,
         )
         self._tick = create_looping_call(self._look_around)
+        self._progress = Progress(crawler)
 
     def _open_till(self) -> Till:
         settings = self.crawler.settings
@@ -107,7 +110,14 @@ class AceCaptchaMiddleware:
             if shared
             else Budget(limit, spent=journal.calls(spider=spider) if journal else 0)
         )
-        return Till(client, self._waits, budget, journal, spider, self._count)
+        return Till(
+            client,
+            waits=self._waits,
+            budget=budget,
+            journal=journal,
+            spider=spider,
+            count=self._count,
+        )
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
@@ -128,11 +138,13 @@ class AceCaptchaMiddleware:
         """Start to look out for the end of the crawl."""
         self._stats.set_value("acecaptcha/challenges", 0)
         self._tick.start(TICK_SECONDS, now=False)
+        self._progress.start()
 
     def spider_closed(self, spider: Spider) -> None:
         """Close the connections to the API, and the books."""
         if self._tick.running:
             self._tick.stop()
+        self._progress.stop()
         self._till.close()
 
     def request_reached_downloader(self, request: Request, spider: Spider) -> None:
@@ -184,23 +196,31 @@ class AceCaptchaMiddleware:
         if rule is None or not shows_captcha(response, rule):
             return response
         self._count("challenges")
-        original = original_request(request)
-        if self._waits.stopped:
-            return _again(original)
         challenge = ScrapyChallenge(
-            original, response, rule, self.crawler.engine.download_async, self.max_image_bytes
+            original_request(request),
+            response,
+            rule,
+            self.crawler.engine.download_async,
+            self.max_image_bytes,
         )
+        return await self._answered(challenge, key, stale)
+
+    async def _answered(
+        self, challenge: ScrapyChallenge, key: Hashable | None, stale: bool
+    ) -> Request | Response:
+        """The page behind the captcha, or the request once more; or raise what went wrong."""
+        request = challenge.request
         try:
             result = await self._pass(challenge, key, stale)
         except Stopped:
-            return _again(original)
+            return _again(request)
         except (ApiAuthError, ApiBalanceError, BudgetExhausted) as error:
             self._close_spider(error)
-            return _again(original)
+            return _again(request)
         except (CaptchaUnsolved, ApiError) as error:
-            return self._retried(original, error)
-        except AceCaptchaError:
-            self._count("failed")
+            return self._retried(request, error)
+        except AceCaptchaError as error:
+            self._failed(request, error)
             raise
         return self._handed_over(challenge, result)
 
@@ -210,6 +230,8 @@ class AceCaptchaMiddleware:
         self, challenge: ScrapyChallenge, key: Hashable | None, stale: bool
     ) -> CaptchaResult | None:
         """Get behind the captcha; None if there was nothing left to solve."""
+        if self._waits.stopped:
+            raise Stopped
         if key is None:
             if stale and await self._replayed(challenge):
                 return None
@@ -241,10 +263,14 @@ class AceCaptchaMiddleware:
         finally:
             self._count("elapsed_seconds", time.monotonic() - started)
         self._count("solved")
+        spider = self.crawler.spider
         logger.info(
             "Solved the captcha at %(url)s: %(attempts)d answers, %(elapsed).2f s",
             {"url": challenge.url, "attempts": result.attempts, "elapsed": result.elapsed},
-            extra={"spider": self.crawler.spider},
+            extra={"spider": spider},
+        )
+        self.crawler.signals.send_catch_log(
+            captcha_solved, request=challenge.request, result=result, spider=spider
         )
         return result
 
@@ -252,8 +278,8 @@ class AceCaptchaMiddleware:
         """The page behind the captcha, as the answer to the request that the spider made."""
         page = challenge.page
         page.request = challenge.request
-        page.flags.append("acecaptcha")
         if result is not None:
+            page.flags.append("acecaptcha")
             challenge.request.meta["acecaptcha_result"] = {
                 "answer": result.answer,
                 "attempts": result.attempts,
@@ -263,7 +289,7 @@ class AceCaptchaMiddleware:
 
     def _retried(self, request: Request, error: CaptchaUnsolved | ApiError) -> Request:
         """The request once more, as RetryMiddleware would; else the error for its errback."""
-        self._count("failed")
+        self._failed(request, error)
         spider = self.crawler.spider
         assert spider is not None
         reason = error.code if isinstance(error, ApiError) else "captcha_unsolved"
@@ -287,6 +313,12 @@ class AceCaptchaMiddleware:
             extra={"spider": spider},
         )
         raise error
+
+    def _failed(self, request: Request, error: AceCaptchaError) -> None:
+        self._count("failed")
+        self.crawler.signals.send_catch_log(
+            captcha_failed, request=request, error=error, spider=self.crawler.spider
+        )
 
     # Rules and sessions
 

@@ -29,8 +29,9 @@ class Till:
     def __init__(
         self,
         client: AceCaptchaClient,
+        *,
         waits: Waits,
-        budget: Budget | SharedBudget,
+        budget: Budget,
         journal: Journal | None,
         spider: str,
         count: Callable[[str, float], None],
@@ -50,12 +51,14 @@ class Till:
         with self._lock:
             if host not in self._host_budgets:
                 spent = self.journal.calls(host=host, spider=self.spider) if self.journal else 0
-                self._host_budgets[host] = Budget(limit, spent=spent)
+                self._host_budgets[host] = Budget(limit, spent=spent, name=f"the budget of {host}")
             return self._host_budgets[host]
 
     def close(self) -> None:
-        """Close the client and the journal."""
+        """Close the client and the books."""
         self.client.close()
+        if isinstance(self.budget, SharedBudget):
+            self.budget.close()
         if self.journal is not None:
             self.journal.close()
 

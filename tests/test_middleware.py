@@ -588,3 +588,57 @@ async def test_nothing_of_the_page_goes_to_the_api(
     assert list(json.loads(call.body)) == ["image"]
     assert "Cookie" not in call.headers
     assert "Referer" not in call.headers
+
+
+# What users see
+
+
+@ensureDeferred
+async def test_signals_for_users_extensions(
+    site: CaptchaSite, api: ApiStub, settings: Any
+) -> None:
+    from scrapy_acecaptcha.signals import captcha_failed, captcha_solved
+
+    told: list[tuple[str, str, Any]] = []
+
+    def solved(request: Request, result: Any, spider: Any) -> None:
+        told.append(("solved", request.url, result.attempts))
+
+    def failed(request: Request, error: Exception, spider: Any) -> None:
+        told.append(("failed", request.url, type(error)))
+
+    def connect(crawler: Crawler) -> None:
+        crawler.signals.connect(solved, captcha_solved, weak=False)
+        crawler.signals.connect(failed, captcha_failed, weak=False)
+
+    api.script += ["WRONG"]
+    url = f"{site.url}/inplace/record/1"
+    await run_crawl([url], settings("inplace", {"max_attempts": 1}), prepare=connect)
+    assert told == [("failed", url, CaptchaUnsolved), ("solved", url, 1)]
+
+
+@ensureDeferred
+async def test_one_line_a_solve(
+    site: CaptchaSite, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await run_crawl([f"{site.url}/inplace/?n=5"], settings("inplace"))
+    lines = [r for r in caplog.records if r.name.startswith("scrapy_acecaptcha")]
+    assert [line.levelname for line in lines] == ["INFO"]
+    assert lines[0].getMessage().startswith("Solved the captcha at ")
+
+
+def test_progress_is_logged_when_it_changed(caplog: pytest.LogCaptureFixture) -> None:
+    from scrapy_acecaptcha.progress import Progress
+
+    caplog.set_level(logging.INFO)
+    crawler = get_crawler()
+    caplog.clear()
+    progress = Progress(crawler)
+    progress.log()
+    crawler.stats.inc_value("acecaptcha/challenges", 2)
+    progress.log()
+    progress.log()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Captchas met 2, solved 0, failed 0; API calls 0, refused answers 0; requests held 0"
+    ]
