@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import random
 import textwrap
 import uuid
 from typing import ClassVar
@@ -172,4 +173,35 @@ class ImageInput(InPlace):
         return request.form.get("B1") == "Submit"
 
 
-PICTURES: list[type[Scenario]] = [DataUri, Canvas, Background, Svg, OtherPort, ImageInput]
+class Pool(InPlace):
+    """Draws from three images that it made once, as sites do whose images take long to make."""
+
+    name = "pool"
+    cookie = "pool_session"
+    rule: ClassVar = {"image": "img.pooled", "input": "input[name=code]"}
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def form(self, session: Session, message: str) -> str:
+        return f"""<!DOCTYPE html><html><body>{message}
+<form method="post"><img class="pooled" src="/pool/captcha"><input name="code"><button>Go</button>
+</form></body></html>"""
+
+    def image(self, session: Session) -> Response:
+        with self.site.lock:
+            while len(self.files) < 3:
+                text = self.site.random_text()
+                self.files[text] = self.site.gallery.png(text, "PNG")
+            session.expected = random.choice(list(self.files))
+            self.stats["images"] += 1
+            return Response(self.files[session.expected], mimetype="image/png")
+
+
+PICTURES: list[type[Scenario]] = [
+    DataUri,
+    Canvas,
+    Background,
+    Svg,
+    OtherPort,
+    ImageInput,
+    Pool,
+]
