@@ -191,7 +191,9 @@ class Pool(InPlace):
             while len(self.files) < 3:
                 text = self.site.random_text()
                 self.files[text] = self.site.gallery.png(text, "PNG")
-            session.expected = random.choice(list(self.files))
+            if session.expected:
+                session.replaced.add(session.expected)
+            session.expected = random.choice([t for t in self.files if t != session.expected])
             self.stats["images"] += 1
             return Response(self.files[session.expected], mimetype="image/png")
 
