@@ -254,13 +254,6 @@ def test_other_reactors(
     scenario: str,
     n: int,
 ) -> None:
-    if "TWISTED_REACTOR_ENABLED" in reactor:
-        reactor = {
-            **reactor,
-            "DOWNLOAD_HANDLERS": {
-                "http": "scrapy.core.downloader.handlers._aiohttp.AiohttpDownloadHandler"
-            },
-        }
     config = settings(scenario, CONCURRENT_REQUESTS=16, **reactor)
     result = finish_crawl(start_crawl([f"{site.url}/{scenario}/?n={n}"], config))
     assert result["errors"] == []
