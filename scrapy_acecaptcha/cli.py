@@ -7,6 +7,7 @@ A subcommand is a function under :func:`command`. It returns the exit code, or r
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 import sys
@@ -218,6 +219,8 @@ def sandbox(options: argparse.Namespace) -> int:
     except ImportError as error:
         _complain(error)
         return FAILED
+    # Nobody needs to hear of the calls that Ctrl-C cuts off.
+    logging.getLogger("waitress").setLevel(logging.ERROR)
     server = Sandbox(
         options.port, latency=options.latency, fail=dict(options.fail), token=options.token
     )

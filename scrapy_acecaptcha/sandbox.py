@@ -12,11 +12,12 @@ import binascii
 import io
 import math
 import random
+import socket
 import threading
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -102,6 +103,7 @@ class LocalServer:
         self.app = app
         self.port = port
         self._sockets: dict[int, Any] = {}
+        self._stopping = threading.Event()
 
     @property
     def url(self) -> str:
@@ -109,26 +111,33 @@ class LocalServer:
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
+        listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = listener.getsockname()[1]
         self._server = create_server(
             self.app,
             map=self._sockets,
-            host="127.0.0.1",
-            port=self.port,
+            sockets=[listener],
             threads=self.threads,
             connection_limit=1000,
-            asyncore_use_poll=True,  # select() ends at 1024 files
         )
-        self.port = int(self._server.effective_port)
-        self._loop = threading.Thread(target=self._server.run, daemon=True)
+        self._stopping.clear()
+        self._loop = threading.Thread(target=self._serve, daemon=True)
         self._loop.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        # Workers first: they write to the loop's pipe, whose number may be another file's soon.
+        # The workers and this thread write to the loop's pipe: close it when nobody does any more.
         self._server.task_dispatcher.shutdown()
-        # Sockets are the loop's own, so it closes them; with none left, it ends.
-        self._server.trigger.pull_trigger(partial(wasyncore.close_all, self._sockets))
+        self._stopping.set()
+        self._server.pull_trigger()
         self._loop.join()
+        wasyncore.close_all(self._sockets)
+
+    def _serve(self) -> None:
+        # Waitress' own run() goes on until its last connection is closed.
+        while not self._stopping.is_set():
+            # poll, as select() ends at 1024 files
+            wasyncore.loop(timeout=60, use_poll=True, map=self._sockets, count=1)
 
 
 class Sandbox(LocalServer):

@@ -1,0 +1,1 @@
+"""A Scrapy project, and the captcha-protected sites that it crawls."""

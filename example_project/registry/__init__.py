@@ -1,0 +1,1 @@
+"""Crawls the register of companies and the court's search."""

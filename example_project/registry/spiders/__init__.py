@@ -1,0 +1,1 @@
+"""The spiders; none of them knows that there are captchas."""
