@@ -65,8 +65,8 @@ class Budget:
 class SharedBudget(Budget):
     """A budget that every worker draws on that names the same Redis server and key.
 
-    The count stays in Redis when the crawl is over; delete the key to begin anew. Asking waits for
-    the server, so ask from the thread that sends the call and not from an event loop.
+    The count stays in Redis when the crawl is over; delete the key to begin a new one. Asking waits
+    for the server, so ask from the thread that sends the call and not from an event loop.
 
     :param limit: calls of all workers together, 0 for no limit
     :param url: as the redis package takes it: ``redis://[[user]:password@]host[:port][/db]``,
@@ -75,13 +75,14 @@ class SharedBudget(Budget):
     :raises SettingsError: the extra ``redis`` is missing, or the server cannot be used
     """
 
-    # One step on the server, so that workers cannot overshoot between looking and taking.
+    # One step on the server, so that workers cannot overshoot between looking and taking. A server
+    # that lost its memory in a restart is reminded of what this worker has seen.
     _TAKE = """
-        local spent = tonumber(redis.call('GET', KEYS[1]) or '0')
-        local limit = tonumber(ARGV[1])
+        local limit, seen = tonumber(ARGV[1]), tonumber(ARGV[2])
+        local spent = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), seen)
         if limit > 0 and spent >= limit then return 0 end
-        redis.call('INCR', KEYS[1])
-        return 1
+        redis.call('SET', KEYS[1], spent + 1)
+        return spent + 1
     """
 
     def __init__(self, limit: int, url: str, key: str, *, name: str = "ACECAPTCHA_BUDGET") -> None:
@@ -103,14 +104,23 @@ class SharedBudget(Budget):
         return int(self._asked(lambda: self._redis.get(self.key)) or 0)
 
     def _take(self) -> bool:
-        return bool(self._asked(lambda: self._script(keys=[self.key], args=[self.limit])))
+        spent = int(self._asked(lambda: self._script([self.key], [self.limit, self._spent])))
+        with self._lock:
+            self._spent = max(self._spent, spent)
+        return spent > 0
 
     def _asked(self, ask: Callable[[], Any]) -> Any:
         """Ask the server; no answer means no, as nobody knows what the other workers have spent."""
-        from redis import RedisError  # noqa: PLC0415 - an extra
+        from redis import ConnectionError, RedisError, TimeoutError  # noqa: PLC0415 - an extra
+        from redis.backoff import ExponentialBackoff  # noqa: PLC0415
+        from redis.retry import Retry  # noqa: PLC0415
 
+        # A call whose reply got lost is counted twice by this, which errs on the safe side.
+        retry = Retry(
+            ExponentialBackoff(cap=4, base=0.5), _RETRIES, (ConnectionError, TimeoutError)
+        )
         try:
-            return ask()
+            return retry.call_with_retry(ask, lambda _: None)
         except RedisError as error:
             raise BudgetExhausted(
                 f"{self.name} is counted by the Redis server at {_address(self._redis)}, which "
@@ -121,8 +131,8 @@ class SharedBudget(Budget):
 def _connect(url: str, key: str) -> Redis:
     """Return a client of a server that was seen to answer and to hold a number or nothing."""
     try:
-        from redis import ConnectionError, Redis, RedisError, TimeoutError  # noqa: PLC0415
-        from redis.backoff import ExponentialBackoff, NoBackoff  # noqa: PLC0415
+        from redis import Redis, RedisError  # noqa: PLC0415
+        from redis.backoff import NoBackoff  # noqa: PLC0415
         from redis.retry import Retry  # noqa: PLC0415
     except ImportError:
         raise SettingsError(
@@ -134,8 +144,7 @@ def _connect(url: str, key: str) -> Redis:
             url,
             socket_timeout=_SECONDS,
             socket_connect_timeout=_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-            retry_on_error=[ConnectionError, TimeoutError],
+            retry=Retry(NoBackoff(), 0),  # a wrong address must not hold up the start
         )
     except ValueError:  # its message may quote a part of the password, as may the URL
         raise SettingsError(
@@ -151,9 +160,6 @@ def _connect(url: str, key: str) -> Redis:
             f"The Redis server of ACECAPTCHA_BUDGET_REDIS, {_address(client)}, cannot count "
             f"{key!r}: {error}"
         ) from error
-    # Impatient so far, as a wrong address must not hold up the start. An INCR that is sent again
-    # because its reply was lost counts twice, which errs on the safe side.
-    client.set_retry(Retry(ExponentialBackoff(cap=4, base=0.5), _RETRIES))
     return client
 
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urljoin, urlsplit
+from weakref import WeakKeyDictionary
 
-from parsel import Selector
 from scrapy import Request
 from scrapy.exceptions import IgnoreRequest
 from scrapy.http import HtmlResponse, Response, TextResponse
 from scrapy.http.request import NO_CALLBACK
 from scrapy.utils.response import get_base_url
 
+from scrapy_acecaptcha.detect import may_show_captcha, resolve
 from scrapy_acecaptcha.errors import CaptchaFormError, CaptchaImageError
 from scrapy_acecaptcha.forms import Form
 from scrapy_acecaptcha.images import decode_data_uri, readable_image, svg_source
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import has_text, needed_words, select, text_of, to_xpath
+from scrapy_acecaptcha.sources import image_address
 
 INNER = "_acecaptcha_inner"  # request.meta key of requests made in here
 SENT = "_acecaptcha_sent"  # request.meta key: what a redirect makes a request forget
@@ -47,22 +48,16 @@ _PAGE_META = (
     "download_maxsize",
 )
 _CONDITIONS = ("If-None-Match", "If-Modified-Since", "Range")
-_CSS_URL = re.compile(r"url\(\s*(?:\"([^\"]*)\"|'([^']*)'|([^)]*?))\s*\)", re.IGNORECASE)
-_CSS_RULE = re.compile(r"([^{}]+)\{([^{}]*\burl\([^{}]*)\}", re.IGNORECASE)
-_SOURCE_ATTRIBUTES = {
-    "img": ("src", "data-src"),
-    "input": ("src",),
-    "object": ("data",),
-    "embed": ("src",),
-}
 
 
 def shows_captcha(response: Response, rule: CaptchaRule) -> bool:
     """Whether *response* is an HTML page in which the rule's captcha stands."""
     if not isinstance(response, HtmlResponse):
         return False
+    if rule.image == "auto":
+        return _for_page(rule, response) is not None
     words = _needed_words(rule.image)
-    if words is not None and not response.encoding.lower().startswith(("utf-16", "utf-32")):
+    if words is not None and _has_ascii(response):
         body = response.body
         if not any(word in body for word in words):
             return False
@@ -71,6 +66,28 @@ def shows_captcha(response: Response, rule: CaptchaRule) -> bool:
 
 _needed_words = lru_cache(maxsize=1024)(needed_words)
 _xpath = lru_cache(maxsize=1024)(to_xpath)
+
+
+# What detection made of a page, so that it looks at each page once.
+_found: WeakKeyDictionary[Response, tuple[CaptchaRule, CaptchaRule | None]] = WeakKeyDictionary()
+
+
+def _for_page(rule: CaptchaRule, page: TextResponse) -> CaptchaRule | None:
+    """*rule* with what it leaves to detection filled in; None if *page* shows no captcha."""
+    if rule.image != "auto":
+        return rule
+    known, found = _found.get(page, (None, None))
+    if known is not rule:
+        if _has_ascii(page) and not may_show_captcha(page.body):
+            found = None
+        else:
+            found = resolve(rule, page.selector, get_base_url(page))
+        _found[page] = (rule, found)
+    return found
+
+
+def _has_ascii(page: TextResponse) -> bool:
+    return not page.encoding.lower().startswith(("utf-16", "utf-32"))
 
 
 def original_request(request: Request) -> Request:
@@ -154,20 +171,26 @@ class ScrapyChallenge:
                 str(error), url=self.page.url, selector=self.rule.image
             ) from None
 
+    def form(self) -> Form:
+        """The form of the page in hand.
+
+        :raises RuleError: it or the field for the answer cannot be found
+        """
+        return Form(
+            self._text_page.text,
+            self._page_rule,
+            url=self.page.url,
+            base_url=get_base_url(self._text_page),
+            encoding=self._text_page.encoding,
+        )
+
     async def submit(self, answer: str) -> None:
         """Send the form of the page in hand.
 
         :raises CaptchaFormError: it must not be sent, or robots.txt forbids it
         :raises RuleError: the form or one of its fields cannot be found
         """
-        form = Form(
-            self._text_page.text,
-            self.rule,
-            url=self.page.url,
-            base_url=get_base_url(self._text_page),
-            encoding=self._text_page.encoding,
-        )
-        sent = form.submission(answer)
+        sent = self.form().submission(answer)
         # A second submission of the same answer would be refused, so nothing retries this one.
         request = self._inner(
             sent.url, method=sent.method, body=sent.body, headers=sent.headers, dont_retry=True
@@ -217,16 +240,21 @@ class ScrapyChallenge:
         assert isinstance(self.page, TextResponse)  # shows_captcha() said so
         return self.page
 
+    @property
+    def _page_rule(self) -> CaptchaRule:
+        """The rule as it is for the page in hand."""
+        return _for_page(self.rule, self._text_page) or self.rule
+
     def _image_source(self) -> bytes | str:
         """The image itself, or the address of it."""
         if len(self.page.body) > MAX_PAGE_BYTES:
             raise CaptchaImageError(f"The captcha's page has {len(self.page.body):,} bytes")
-        matches = select(self._text_page.selector, self.rule.image)
+        matches = select(self._text_page.selector, self._page_rule.image)
         if len(matches) > MAX_MATCHES:
             raise CaptchaImageError(
                 f"The selector matches {len(matches):,} elements; the captcha is one"
             )
-        address = _address(matches[0], self._text_page.selector)
+        address = image_address(matches[0], self._text_page.selector)
         if address is None:
             return svg_source(next(matches[0].root.iter("svg")))
         if address.strip().lower().startswith("data:"):
@@ -272,8 +300,8 @@ class ScrapyChallenge:
     def _must_return(self, page: Response) -> bool:
         if self.rule.after != "auto":
             return self.rule.after == "return"
-        was_redirected = not _same_page(self.page.url, self.request.url)
-        return was_redirected and not _same_page(page.url, self.request.url)
+        was_redirected = not same_page(self.page.url, self.request.url)
+        return was_redirected and not same_page(page.url, self.request.url)
 
     # Requests
 
@@ -324,49 +352,6 @@ class ScrapyChallenge:
         )
 
 
-def _address(match: Selector, page: Selector) -> str | None:
-    """Where the image of the matched element comes from; None for an inline <svg>.
-
-    :raises CaptchaImageError: the element shows no image
-    """
-    element = match.root
-    if not hasattr(element, "tag"):
-        raise CaptchaImageError("The selector matches text; it must match an element")
-    for name in _SOURCE_ATTRIBUTES.get(element.tag, ()):
-        if (element.get(name) or "").strip():
-            return str(element.get(name))
-    if element.tag == "img" and element.get("srcset"):
-        return str(element.get("srcset").split()[0])
-    if element.tag == "svg":
-        return None
-    background = _background(element, page)
-    if background:
-        return background
-    inside = match.xpath(".//img | .//svg | .//input[@type='image']")
-    if len(inside) == 1:  # the selector names the box around the image
-        return _address(inside[0], page)
-    raise CaptchaImageError(f"The <{element.tag}> that the selector matches shows no image")
-
-
-def _background(element: Any, page: Selector) -> str | None:
-    """The CSS background of *element*: its own style, else the page's <style> blocks."""
-    own = _CSS_URL.search(element.get("style") or "")
-    if own:
-        return next(group for group in own.groups() if group is not None)
-    found = None
-    for sheet in page.xpath("//style/text()").getall():
-        for selectors, declarations in _CSS_RULE.findall(
-            re.sub(r"/\*.*?\*/", "", sheet, flags=re.S)
-        ):
-            try:
-                matches = page.css(selectors)
-            except Exception:  # noqa: S112 - @media, :hover and whatever else pages write
-                continue
-            if any(match.root is element for match in matches):
-                found = _CSS_URL.search(declarations)
-    return next(group for group in found.groups() if group is not None) if found else None
-
-
 def _matches(page: TextResponse, selector: str) -> bool:
     """Whether a success or failure selector holds on *page*."""
     text = text_of(selector)
@@ -377,7 +362,7 @@ def _matches(page: TextResponse, selector: str) -> bool:
     return text in " ".join(page.text.split()).casefold()
 
 
-def _same_page(one: str, other: str) -> bool:
+def same_page(one: str, other: str) -> bool:
     """Whether two addresses are the same but for scheme, `www.` and a slash at the end."""
     return _bare(one) == _bare(other)
 

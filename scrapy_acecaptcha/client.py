@@ -9,14 +9,15 @@ import os
 import random
 import threading
 import time
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import InvalidHeader
+from urllib3.exceptions import InvalidHeader, ReadTimeoutError
 from urllib3.util.retry import Retry
 
 from scrapy_acecaptcha.errors import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 DEFAULT_BASE_URL = "https://api.acedata.cloud"
 POLL_SECONDS = 3.0  # between two looks at a task, as the API's documentation advises
 MAX_RETRY_AFTER = 60  # seconds
+MAX_TOLD = 300  # characters of a reply in an error message
 
 # Source of the codes: Ace Data Cloud's documentation of captcha/recognition/image2text. The same
 # code comes under different statuses, so the code decides and the status is the second choice.
@@ -67,6 +69,9 @@ _CODE_OF_STATUS = {
     429: "too_many_requests",
     504: "timeout",
 }
+
+
+N = TypeVar("N", int, float)
 
 
 class Meter(Protocol):
@@ -108,9 +113,9 @@ class AceCaptchaClient:
         self.base_url = _checked_base_url(
             base_url or os.environ.get("ACEDATACLOUD_API_BASE_URL") or DEFAULT_BASE_URL
         )
-        self.timeout = timeout
-        self.retries = retries
-        self.concurrency = concurrency
+        self.timeout = _checked("timeout", timeout, above=0)
+        self.retries = _checked("retries", retries, above=-1)
+        self.concurrency = _checked("concurrency", concurrency, above=0)
         self._token = _checked_token(token or os.environ.get("ACEDATACLOUD_API_TOKEN") or "")
         self._slots = threading.BoundedSemaphore(concurrency)
         self._closed = threading.Event()
@@ -131,7 +136,7 @@ class AceCaptchaClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connections. Calls under way are left to end by themselves, unretried."""
+        """Close the connections. Calls under way end by themselves, and no more are sent."""
         self._closed.set()
         self._session.close()
 
@@ -142,31 +147,23 @@ class AceCaptchaClient:
         :param meter: told of every call that is sent, retries included
         :raises ApiError: the API said no past all retries
         """
-        for retry in range(self.retries + 1):
-            try:
-                with self._slots:
-                    return self._call(image, meter)
-            except ApiError as error:
-                if not error.retryable or retry == self.retries:
-                    raise
-                pause = _pause(retry, error)
-            if self._closed.wait(pause):
-                raise ApiConnectionError("The client was closed", code="connection_error")
-        raise AssertionError("unreachable")
+        return self._recognize(image, meter, lambda: True)
 
     def submit(self, image: bytes, *, meter: Meter | None = None) -> Future[str]:
         """Start :meth:`recognize` in a thread and return its future.
 
-        The thread is a daemon's, as ThreadPoolExecutor's are joined at exit: an interrupted crawl
-        would hang there for as long as the API takes.
+        It can be cancelled as long as it waits for its turn. The thread is a daemon's, as
+        ThreadPoolExecutor's are joined at exit: an interrupted crawl would hang there for as long
+        as the API takes.
         """
         future: Future[str] = Future()
 
         def work() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
             try:
-                future.set_result(self.recognize(image, meter=meter))
+                begin = future.set_running_or_notify_cancel
+                future.set_result(self._recognize(image, meter, begin))
+            except CancelledError:
+                pass  # and nothing was sent
             except BaseException as error:
                 future.set_exception(error)
 
@@ -182,12 +179,41 @@ class AceCaptchaClient:
         adapter = HTTPAdapter(pool_connections=2, pool_maxsize=self.concurrency, max_retries=0)
         session.mount("https://", adapter)
         session.mount("http://", adapter)
+        # A proxy from the environment would see the token of a call to loopback in clear text.
+        session.trust_env = self.base_url.lower().startswith("https:")
         # Set as `auth` and not as a header: a ~/.netrc entry would replace the header.
         session.auth = _Bearer(self._token)
         session.headers["accept"] = "application/json"
         # Threads share the session; a jar that never takes a cookie needs no lock.
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         return session
+
+    def _recognize(self, image: bytes, meter: Meter | None, begin: Callable[[], bool]) -> str:
+        """Call until there is a text, once *begin* allows it.
+
+        :raises CancelledError: *begin* says no
+        """
+        for retry in range(self.retries + 1):
+            try:
+                with self._slots:
+                    if retry == 0 and not begin():
+                        raise CancelledError
+                    self._wait(0)
+                    return self._call(image, meter)
+            except ApiError as error:
+                if not error.retryable or retry == self.retries:
+                    raise
+                pause = _pause(retry, error)
+            self._wait(pause)
+        raise AssertionError("unreachable")
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, unless the client is closed meanwhile.
+
+        :raises ApiConnectionError: it is
+        """
+        if self._closed.wait(seconds):
+            raise ApiConnectionError("The client was closed", code="connection_error")
 
     def _call(self, image: bytes, meter: Meter | None) -> str:
         """Send one call, which may be charged, and tell *meter* how it ended."""
@@ -198,7 +224,7 @@ class AceCaptchaClient:
         trace_id = None
         try:
             body = self._recognition(image, started + self.timeout)
-            trace_id = body.get("trace_id")
+            trace_id = self._plain(body.get("trace_id")) or None
             text: str = body["text"]
             outcome = text
         except ApiError as error:
@@ -213,11 +239,11 @@ class AceCaptchaClient:
     def _recognition(self, image: bytes, deadline: float) -> dict[str, Any]:
         encoded = base64.b64encode(image).decode("ascii")
         body = self._post("/captcha/recognition/image2text", {"image": encoded}, self.timeout)
-        if "text" not in body and body.get("task_id"):
+        if not _has_text(body) and body.get("task_id"):
             body = self._poll(str(body["task_id"]), deadline)
-        if not isinstance(body.get("text"), str):
+        if not _has_text(body):
             raise ApiServerError(
-                f"A reply without text: {str(body)[:200]}", code="bad_response", status=200
+                f"A reply without text: {self._plain(str(body))}", code="bad_response", status=200
             )
         return body
 
@@ -229,15 +255,14 @@ class AceCaptchaClient:
                 raise ApiTimeout(
                     f"Task {task_id} was not ready within {self.timeout:g} s", code="timeout"
                 )
-            if self._closed.wait(min(POLL_SECONDS, left)):
-                raise ApiConnectionError("The client was closed", code="connection_error")
+            self._wait(min(POLL_SECONDS, left))
             try:
                 body = self._post("/captcha/tasks", {"task_id": task_id}, max(left, 1.0))
             except ApiError as error:
                 if error.retryable:  # the task goes on behind a failed look at it
                     continue
                 raise
-            if "text" in body or body.get("status") not in ("processing", None):
+            if _has_text(body) or body.get("status") not in ("processing", None):
                 return body
 
     def _post(self, path: str, json: dict[str, str], timeout: float) -> dict[str, Any]:
@@ -245,19 +270,21 @@ class AceCaptchaClient:
         url = self.base_url + path
         try:
             response = self._session.post(url, json=json, timeout=timeout, allow_redirects=False)
-        except requests.Timeout:
-            raise ApiTimeout(f"No answer from {url} within {timeout:g} s", code="timeout") from None
         except requests.RequestException as error:
             # `from None`: the original carries the request, and with it the token.
+            if isinstance(error, requests.Timeout) or _broke_off(error):
+                raise ApiTimeout(
+                    f"No answer from {url} within {timeout:g} s", code="timeout"
+                ) from None
             raise ApiConnectionError(
-                self._redact(f"{url}: {error}"), code="connection_error"
+                self._plain(f"{url}: {error}"), code="connection_error"
             ) from None
         return self._parse(response)
 
     def _parse(self, response: requests.Response) -> dict[str, Any]:
         try:
             body = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if response.ok and not 300 <= response.status_code < 400:
             if (
@@ -268,7 +295,7 @@ class AceCaptchaClient:
                 return body
             if not isinstance(body, dict):
                 raise ApiServerError(
-                    f"Not the API's JSON: {self._redact(response.text[:80])!r}",
+                    f"Not the API's JSON: {self._plain(response.text)!r}",
                     code="bad_response",
                     status=response.status_code,
                 )
@@ -278,25 +305,37 @@ class AceCaptchaClient:
         status = response.status_code
         error = body.get("error")
         details = error if isinstance(error, dict) else body
-        code = str(details.get("code") or body.get("code") or "")
-        message = details.get("message") or details.get("detail") or error or response.reason
-        if code not in _ERRORS and error in _ERRORS:
-            code = str(error)
-        if not code:
-            code = _CODE_OF_STATUS.get(status, "api_error" if status >= 500 else "bad_response")
-        kind = _ERRORS.get(code) or _ERRORS.get(_CODE_OF_STATUS.get(status, ""))
-        if kind is None:
-            kind = ApiServerError if status >= 500 else ApiRequestError
+        code = self._plain(details.get("code") or body.get("code"))
+        if code not in _ERRORS and isinstance(error, str) and error in _ERRORS:
+            code = error
+        by_status = _CODE_OF_STATUS.get(status, "api_error" if status >= 500 else "bad_response")
+        kind = _ERRORS.get(code) or _ERRORS.get(by_status, ApiRequestError)
+        message = details.get("message") or details.get("detail")
+        if not message:
+            message = error if isinstance(error, str) else response.reason
         if 300 <= status < 400:
             message = "The API redirects elsewhere; the token is not sent there. Check the base URL"
         exception = kind(
-            self._redact(str(message)), code=code, status=status, trace_id=body.get("trace_id")
+            self._plain(message) or f"HTTP {status}",
+            code=code or by_status,
+            status=status,
+            trace_id=self._plain(body.get("trace_id")) or None,
         )
         exception.retry_after = response.headers.get("Retry-After")
         return exception
 
-    def _redact(self, text: str) -> str:
-        return text.replace(self._token, "***")
+    def _plain(self, told: object) -> str:
+        """What the API, or whoever answers in its place, told us: short and without the token."""
+        return str(told or "").replace(self._token, "***")[:MAX_TOLD]
+
+
+def _has_text(body: dict[str, Any]) -> bool:
+    return isinstance(body.get("text"), str)
+
+
+def _broke_off(error: requests.RequestException) -> bool:
+    """Whether a reply began and then nothing more came; requests calls that a ConnectionError."""
+    return any(isinstance(reason, ReadTimeoutError) for reason in error.args)
 
 
 class _Bearer(requests.auth.AuthBase):
@@ -315,9 +354,15 @@ def _pause(retry: int, error: ApiError) -> float:
     if error.retry_after is not None:
         try:
             return min(Retry().parse_retry_after(error.retry_after), MAX_RETRY_AFTER)
-        except InvalidHeader:
+        except (InvalidHeader, ValueError, OverflowError):
             pass
     return float(2**retry) + random.random()  # noqa: S311 - jitter
+
+
+def _checked(name: str, value: N, *, above: int) -> N:
+    if not value > above:
+        raise SettingsError(f"The client's {name} must be more than {above}, not {value!r}")
+    return value
 
 
 def _checked_token(token: str) -> str:
@@ -334,10 +379,14 @@ def _checked_token(token: str) -> str:
 
 
 def _checked_base_url(url: str) -> str:
-    parts = urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url.strip())
+        host = parts.hostname if parts.port != 0 else None
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
         raise SettingsError(f"The API's base URL {url!r} is not an http(s) URL")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not _is_loopback(host):
         raise SettingsError(
             f"The API's base URL {url!r} would send the token in clear text: use https "
             "(http is for loopback addresses only)"

@@ -59,7 +59,7 @@ class RuleError(SettingsError):
         super().__init__(f"{place}: {message}" if place else message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (RuleError, self.args, self.__dict__)
+        return _rebuild, (type(self), self.args, self.__dict__)
 
 
 class CaptchaError(AceCaptchaError):

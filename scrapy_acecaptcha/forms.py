@@ -1,60 +1,62 @@
 """A form of a parsed page, filled in and encoded as a browser would.
 
-form2request decides what a form sends; what it leaves out is closed here: multipart, pages that are
-not UTF-8, image buttons, disabled controls, controls tied by form="id", and the document's order of
-the values. All that happens on a copy of the page that form2request then reads.
+form2request tells where a form is sent and how. What it leaves out is closed here: multipart, pages
+that are not UTF-8, image buttons, disabled controls, controls tied by form="id", and the document's
+order of the values. The tests compare the outcome with what Chromium sends.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import parse_qsl, quote_plus, urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import quote, quote_plus, urlsplit
 
 from form2request import form2request
 from parsel import Selector
-from urllib3 import encode_multipart_formdata
+from urllib3.filepost import choose_boundary
 from w3lib.encoding import resolve_encoding
+from w3lib.url import safe_url_string
 
 from scrapy_acecaptcha.errors import CaptchaFormError, RuleError
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import same_text, select, text_of
+from scrapy_acecaptcha.wording import answer_fields, says_captcha
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 
 _CONTROLS = "self::input or self::select or self::textarea or self::button"
-_TEXT_TYPES = {"", "text", "search", "tel", "number", "password", "url", "email"}
 _BUTTON_TYPES = {"button", "reset", "submit", "image"}
-# What a field for the answer is called. The first row says captcha outright, the second may be
-# said of other fields too (and is not when the word is part of postcode, country_code, ...).
-_SURE = re.compile(r"captcha|kaptcha|yanzhengma|yzm|验证码|驗證碼|校验码|認証|капч", re.IGNORECASE)
-_LIKELY = re.compile(
-    r"verif|v(?:er|alid)?[-_]?code|valid(?:at|_|-|$)|check[-_]?code|"
-    r"secur\w*[-_ ]?(?:code|text|word)|"
-    r"(?:^|[^a-z])(?:image|img|picture|pic)[-_ ]?(?:code|text|word)|rand(?:om)?[-_]?code|"
-    r"(?<![a-z])codes?(?![a-z])|(?<=[a-z])Code(?![a-z])|characters|letters|"
-    r"(?<!\w)код|código|codigo|codice|doğrulama|güvenlik|sicherheits|bestätigungs|कोड",
-)
-_OTHER_CODES = re.compile(
-    r"(?:post|zip|country|area|promo|coupon|discount|voucher|phone|dial|bar|state|city|region|bank|"
-    r"currency|language|company|tax|product|item|reg)\w*[-_ ]?code|postal",
-    re.IGNORECASE,
-)
+_NOT_FILLED = {*_BUTTON_TYPES, "select", "file"}
+_ENCODING_NAMES = {
+    "utf-8": "UTF-8",
+    "gbk": "GBK",
+    "big5": "Big5",
+    "cp932": "Shift_JIS",
+    "cp949": "EUC-KR",
+    "euc_jp": "EUC-JP",
+    "iso2022_jp": "ISO-2022-JP",
+}
 
 
 @dataclass(frozen=True)
 class Submission:
-    """An HTTP request that submits a form.
-
-    :param charset: encoding of the names and values in *body*
-    """
+    """An HTTP request that submits a form."""
 
     url: str
     method: str
     headers: dict[str, str]
     body: bytes
+
+
+_FORM_END = "<?form-end>"  # a comment to HTML parsers, set before each </form>
+
+
+class _Entry(NamedTuple):
+    name: str
+    value: str
+    is_file: bool = False
 
 
 class Form:
@@ -72,11 +74,16 @@ class Form:
     ) -> None:
         self.rule = rule
         self.url = url
-        self.encoding = _browser_encoding(encoding)
         # A tree of our own: it is changed below, and the spider may read the page's.
-        self._page = Selector(text=html, type="html", base_url=base_url)
+        marked = re.sub(r"(?=</form[\s>/])", _FORM_END, html, flags=re.IGNORECASE)
+        self._page = Selector(text=marked, type="html", base_url=base_url)
+        self._forms = _forms_of(self._page.root)
         self._form = self._find_form()
-        self._controls = [c for c in self._all_controls() if not _is_disabled(c)]
+        self._controls = self._all_controls()
+        self._typed: dict[Any, str] = {}
+        self._added: list[_Entry] = []
+        self._page_encoding = _browser_encoding(encoding)
+        self.encoding = _accepted(self._form.get("accept-charset")) or self._page_encoding
         self.input = self._find_input()
 
     def submission(self, answer: str) -> Submission:
@@ -88,19 +95,18 @@ class Form:
         """
         for name, value in self.rule.fields.items():
             self._fill(name, value)
-        _set_text(self.input, answer)
+        self._typed[self.input] = answer
         button = self._button()
-        self._press(button)
-        self._keep_what_browsers_send(button)
-        if self._form.get("action", "").strip() in ("", "#"):
-            self._form.set("action", self.url)
-        enctype = (self._form.get("enctype") or "").lower()
+        entries = self._entries(button)
         try:
-            request = form2request(self._form, click=False, enctype=URLENCODED)
+            self._override(button)
+            pairs = [(entry.name, entry.value) for entry in entries]
+            request = form2request(self._form, pairs, click=False, enctype=URLENCODED)
+            url = self._ascii(request.url.partition("#")[0])
         except (NotImplementedError, ValueError) as error:
             raise self._refused(f"The form cannot be submitted: {error}") from None
-        self._check_target(request.url)
-        return self._encode(request.url, request.method, request.body, enctype)
+        self._check_target(url)
+        return self._encode(url, request.method, entries)
 
     # What the form is made of
 
@@ -112,7 +118,7 @@ class Form:
             element = matches[0].root
             form = element if element.tag == "form" else next(element.iter("form"), None)
             if form is None:
-                form = _form_of(element, self._page)
+                form = self._form_of(element)
             if form is None:
                 raise self._wrong("form", f"{self.rule.form!r} matches no <form>")
             return form
@@ -121,11 +127,13 @@ class Form:
             found = list(select(self._page, selector)) if selector and selector != "auto" else []
             if name == "input" and selector and not found:
                 raise self._wrong("input", f"no element matches {selector!r}")
-            forms = [form for m in found if (form := _form_of(m.root, self._page)) is not None]
+            forms = [form for m in found if (form := self._form_of(m.root)) is not None]
             if forms:
                 return forms[0]
+        inputs = [match.root for match in self._page.xpath("//input")]
+        says = {self._form_of(i) for i in inputs if says_captcha(speech(i, self._page))}
         forms = [f.root for f in self._page.xpath("//form")]
-        speaking = [f for f in forms if any(_SURE.search(_speech(c, self._page)) for c in f.iter())]
+        speaking = [f for f in forms if f in says]
         if len(speaking) == 1:
             return speaking[0]
         if len(forms) == 1:
@@ -139,26 +147,41 @@ class Form:
         """The form's controls in the document's order, those tied to it by form="id" too."""
         return [
             control.root
-            for control in self._page.xpath(f"//*[{_CONTROLS}]")
-            if _form_of(control.root, self._page) is self._form
+            for control in self._page.xpath(f"//*[{_CONTROLS}][not(ancestor::template)]")
+            if self._form_of(control.root) is self._form
         ]
+
+    def _form_of(self, element: Any) -> Any:
+        """The form that *element* belongs to, as browsers see it."""
+        if element.get("form") is not None:
+            return form_of(element, self._page)
+        return self._forms.get(element)
 
     def _find_input(self) -> Any:
         if self.rule.input:
-            matches = select(self._page, self.rule.input)
+            matches = [match.root for match in select(self._page, self.rule.input)]
             if not matches:
                 raise self._wrong("input", f"no element matches {self.rule.input!r}")
-            return matches[0].root
-        texts = [c for c in self._controls if _is_text(c) and c.get("name") not in self.rule.fields]
-        for pattern in (_SURE, _LIKELY):
-            found = [
-                c for c in texts if pattern.search(_OTHER_CODES.sub("", _speech(c, self._page)))
-            ]
-            if len(found) == 1:
-                return found[0]
-            if found:
-                texts = found
-                break
+            sent = [m for m in matches if m in self._controls and m.get("name")]
+            if not sent:
+                raise self._wrong(
+                    "input",
+                    f"{self.rule.input!r} matches nothing that the form sends; if scripts send it, "
+                    "use Playwright",
+                )
+            return sent[0]
+        texts = [
+            c
+            for c in self._controls
+            if is_text(c)
+            and c.get("name")
+            and c.get("name") not in self.rule.fields
+            and not _is_disabled(c)
+        ]
+        found = answer_fields([speech(c, self._page) for c in texts])
+        if len(found) == 1:
+            return texts[found[0]]
+        texts = [texts[i] for i in found] or texts
         raise self._wrong(
             "input",
             "is not given and cannot be told: "
@@ -173,10 +196,7 @@ class Form:
         """The button to press; None if the form has none and is sent by Enter."""
         buttons = [c for c in self._controls if _type(c) in ("submit", "image")]
         if self.rule.submit is None:
-            # A captcha that is an <input type=image> would submit the form, too, if clicked.
-            captcha = [m.root for m in select(self._page, self.rule.image)]
-            buttons = [b for b in buttons if b not in captcha] or buttons
-            return buttons[0] if buttons else None
+            return self._first_button([b for b in buttons if not _is_disabled(b)])
         text = text_of(self.rule.submit)
         if text is not None:
             chosen = [b for b in buttons if same_text(_caption(b), text)]
@@ -184,110 +204,112 @@ class Form:
             chosen = [m.root for m in select(self._page, self.rule.submit)]
         if not chosen:
             raise self._wrong("submit", f"no button matches {self.rule.submit!r}")
-        return chosen[0]
+        # Anything else that can be clicked on sends the form by a script, and nothing of itself.
+        return next((element for element in chosen if element in buttons), None)
+
+    def _first_button(self, buttons: list[Any]) -> Any:
+        """The first of *buttons*; the captcha itself, if it is one of them, comes last."""
+        if self.rule.image != "auto":
+            images = [m.root for m in select(self._page, self.rule.image)]
+            buttons = sorted(buttons, key=lambda button: button in images)
+        return buttons[0] if buttons else None
 
     # Filling in
 
     def _fill(self, name: str, value: Any) -> None:
-        """Set the control called *name*, whatever its kind; add one that JavaScript would add."""
-        values = [str(v) for v in value] if isinstance(value, (list, tuple)) else [value]
-        controls = [c for c in self._controls if c.get("name") == name]
+        """Set the control called *name*, whatever its kind; add one that scripts would add."""
+        values = [str(v) for v in value] if isinstance(value, (list, tuple)) else [str(value)]
+        controls = [c for c in self._controls if c.get("name") == name and not _is_disabled(c)]
         boxes = [c for c in controls if _type(c) in ("checkbox", "radio")]
         selects = [c for c in controls if c.tag == "select"]
-        texts = [c for c in controls if c not in boxes and c not in selects]
-        for box in boxes:
-            wanted = (
-                value if isinstance(value, bool) else box.get("value", "on") in map(str, values)
-            )
-            box.attrib.pop("checked", None)
-            if wanted:
-                box.set("checked", "checked")
+        others = [c for c in controls if c not in boxes and _type(c) not in _NOT_FILLED]
+        if boxes:
+            self._check_boxes(boxes, values, value)
         for control in selects:
-            self._choose(control, [str(v) for v in values])
+            self._choose(control, values)
         if not boxes and not selects:
-            while len(texts) < len(values):
-                texts.append(self._add_hidden(name))
-            for control, text in zip(texts, values, strict=False):
-                _set_text(control, str(text))
+            self._typed.update(zip(others, values, strict=False))
+            self._added += [_Entry(name, text) for text in values[len(others) :]]
+
+    def _check_boxes(self, boxes: list[Any], values: list[str], value: Any) -> None:
+        if isinstance(value, bool):
+            values = [_box_value(box) for box in boxes] if value else []
+        self._check_known(boxes[0].get("name"), values, [_box_value(box) for box in boxes])
+        for box in boxes:
+            box.attrib.pop("checked", None)
+            if _box_value(box) in values:
+                box.set("checked", "checked")
 
     def _choose(self, control: Any, values: list[str]) -> None:
         options = list(control.iter("option"))
+        shown = [_option_text(o) for o in options]
+        for option in options:
+            option.attrib.pop("selected", None)
         for wanted in values:
-            chosen = [o for o in options if _option_value(o) == wanted] or [
-                o for o in options if " ".join(o.text_content().split()) == wanted
-            ]
-            if not chosen:
+            by_value = [o for o in options if _option_value(o) == wanted]
+            by_text = [o for o, text in zip(options, shown, strict=True) if text == wanted]
+            for chosen in (by_value or by_text)[:1]:
+                chosen.set("selected", "selected")
+        known = [_option_value(o) for o in options]
+        self._check_known(control.get("name"), values, known, *shown)
+
+    def _check_known(self, name: str, values: list[str], known: list[str], *more: str) -> None:
+        for value in values:
+            if value not in known and value not in more:
                 raise self._wrong(
                     "fields",
-                    f"{control.get('name')!r} has no option {wanted!r}; it has "
-                    + ", ".join(repr(_option_value(o)) for o in options[:20]),
+                    f"{name!r} has no option {value!r}; it has "
+                    + ", ".join(repr(v) for v in known[:20]),
                 )
-            if control.get("multiple") is None or wanted == values[0]:
-                for option in options:
-                    option.attrib.pop("selected", None)
-            chosen[0].set("selected", "selected")
 
-    def _add_hidden(self, name: str, value: str = "", before: Any = None) -> Any:
-        hidden = self._form.makeelement("input", {"type": "hidden", "name": name, "value": value})
-        if before is not None:
-            before.addprevious(hidden)
-        else:
-            self._form.append(hidden)
-        self._controls.append(hidden)
-        return hidden
+    def _entries(self, button: Any) -> list[_Entry]:
+        """What a browser would send, in the document's order."""
+        chosen = {c.get("name"): c for c in self._controls if _is_checked(c, "radio")}
+        entries: list[_Entry] = []
+        for control in self._controls:
+            if control is button:
+                entries += [e for e in _pressed(button) if e.name not in self.rule.fields]
+            elif self._is_sent(control):
+                name, kind = control.get("name"), _type(control)
+                if kind != "radio" or control is chosen.get(name):
+                    entries += [_Entry(name, v, kind == "file") for v in self._values(control)]
+        entries += self._added
+        return [_Entry(_as_sent(e.name), _as_sent(e.value), e.is_file) for e in entries]
 
-    def _press(self, button: Any) -> None:
-        """Let *button* speak for itself: its name and value, and what it overrides."""
-        if button is None:
-            return
+    def _is_sent(self, control: Any) -> bool:
+        if not control.get("name") or _type(control) in _BUTTON_TYPES:
+            return False
+        return control is self.input or not _is_disabled(control)
+
+    def _values(self, control: Any) -> list[str]:
+        kind = _type(control)
+        if control in self._typed:
+            return [self._typed[control]]
+        if kind == "select":
+            return _selected(control)
+        if kind in ("checkbox", "radio"):
+            return [_box_value(control)] if _is_checked(control, kind) else []
+        if kind == "hidden" and control.get("name").lower() == "_charset_":
+            return [_encoding_name(self.encoding)]
+        return [_text(control)]
+
+    def _override(self, button: Any) -> None:
+        """Let *button* have its say on where the form goes."""
         for name in ("action", "method", "enctype"):
-            if button.get(f"form{name}"):
-                self._form.set(name, button.get(f"form{name}"))
-        name = button.get("name")
-        if _type(button) == "image":  # a browser sends where it was clicked
-            prefix = f"{name}." if name else ""
-            self._add_hidden(f"{prefix}x", "0", before=button)
-            self._add_hidden(f"{prefix}y", "0", before=button)
-        elif name:
-            self._add_hidden(name, button.get("value") or "", before=button)
-
-    def _keep_what_browsers_send(self, button: Any) -> None:
-        """Gather what is to be sent inside the form, in order, and drop all else."""
-        sent = {id(c) for c in self._controls if _type(c) not in _BUTTON_TYPES and c.get("name")}
-        ordered = [c.root for c in self._page.xpath(f"//*[{_CONTROLS}]") if id(c.root) in sent]
-        kept = []
-        for control in ordered:
-            if _type(control) in ("checkbox", "radio") and control.get("checked") is None:
-                continue
-            kept.extend(self._plain(control))
-        for child in list(self._form):
-            self._form.remove(child)
-        self._form.extend(kept)
-
-    def _plain(self, control: Any) -> list[Any]:
-        """Write *control* as hidden inputs, one a value."""
-        name = control.get("name")
-        if control.tag == "select":
-            values = _selected(control)
-        elif control.tag == "textarea":
-            values = [_crlf(control.text or "")]
-        elif _type(control) in ("checkbox", "radio"):
-            values = [control.get("value", "on")]
-        elif _type(control) == "hidden" and name == "_charset_":
-            values = [self.encoding]
-        else:
-            value = control.get("value") or ""
-            single_line = _type(control) in _TEXT_TYPES
-            values = [re.sub(r"[\r\n]", "", value) if single_line else _crlf(value)]
-        return [
-            self._form.makeelement("input", {"type": "hidden", "name": name, "value": value})
-            for value in values
-        ]
+            override = None if button is None else button.get(f"form{name}")
+            if override is not None:
+                self._form.set(name, override)
+        action = self._form.get("action", "").strip()
+        if not action:
+            self._form.set("action", self.url)
+        elif action == "?":  # urljoin() would keep the page's query
+            self._form.set("action", self._form.base_url.partition("?")[0])
 
     # Sending
 
     def _check_target(self, url: str) -> None:
         target, page = urlsplit(url), urlsplit(self.url)
+        url = url.partition("?")[0]
         if target.scheme not in ("http", "https"):
             raise self._refused(
                 f"The form is sent to {url[:80]!r}, which is not an http(s) address"
@@ -295,29 +317,43 @@ class Form:
         if page.scheme == "https" and target.scheme == "http":
             raise self._refused(f"The form leads from https to {url[:80]!r} in clear text")
 
-    def _encode(self, url: str, method: str, body: bytes, enctype: str) -> Submission:
+    def _encode(self, url: str, method: str, entries: list[_Entry]) -> Submission:
         if method == "GET":
-            before, _, query = url.partition("?")
-            pairs = parse_qsl(query.partition("#")[0], keep_blank_values=True)
-            encoded = self._urlencode(pairs)
-            return Submission(f"{before}?{encoded}" if encoded else before, "GET", {}, b"")
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True)
+            return Submission(
+                f"{url.partition('?')[0]}?{self._urlencoded(entries)}", "GET", {}, b""
+            )
+        enctype = (self._form.get("enctype") or "").lower()
         if enctype == MULTIPART:
-            no_file = ("", b"", "application/octet-stream")
-            files = {c.get("name") for c in self._controls if _type(c) == "file"}
-            fields: list[tuple[str, Any]] = [
-                (name, no_file if name in files else self._bytes(value)) for name, value in pairs
-            ]
-            content, content_type = encode_multipart_formdata(fields)
+            boundary = choose_boundary()
+            content_type, body = f"{MULTIPART}; boundary={boundary}", self._parts(entries, boundary)
         elif enctype == "text/plain":
-            content_type = "text/plain"
-            content = b"".join(self._bytes(f"{name}={value}\r\n") for name, value in pairs)
+            content_type = enctype
+            body = b"".join(self._bytes(f"{e.name}={e.value}\r\n") for e in entries)
         else:
-            content_type, content = URLENCODED, self._urlencode(pairs).encode("ascii")
-        return Submission(url, "POST", {"Content-Type": content_type}, content)
+            content_type, body = URLENCODED, self._urlencoded(entries).encode("ascii")
+        return Submission(url, "POST", {"Content-Type": content_type}, body)
 
-    def _urlencode(self, pairs: list[tuple[str, str]]) -> str:
-        return "&".join(f"{self._quote(name)}={self._quote(value)}" for name, value in pairs)
+    def _ascii(self, url: str) -> str:
+        """Write a URL's path in UTF-8, but its query in the page's encoding, as browsers do."""
+        path, mark, query = url.partition("?")
+        encoding = self._page_encoding
+        query = re.sub(
+            r"[^\x00-\x7f]+", lambda text: quote(text[0], "", encoding, "xmlcharrefreplace"), query
+        )
+        return str(safe_url_string(path + mark + query))
+
+    def _parts(self, entries: list[_Entry], boundary: str) -> bytes:
+        parts = []
+        for name, value, is_file in entries:
+            quoted = name.replace("\r", "%0D").replace("\n", "%0A").replace('"', "%22")
+            head = f'--{boundary}\r\nContent-Disposition: form-data; name="{quoted}"'
+            if is_file:
+                head += '; filename=""\r\nContent-Type: application/octet-stream'
+            parts.append(f"{head}\r\n\r\n{value}\r\n")
+        return self._bytes("".join(parts) + f"--{boundary}--\r\n")
+
+    def _urlencoded(self, entries: list[_Entry]) -> str:
+        return "&".join(f"{self._quote(e.name)}={self._quote(e.value)}" for e in entries)
 
     def _quote(self, text: str) -> str:
         # The set of unreserved characters is the URL Standard's, which is not Python's.
@@ -333,7 +369,26 @@ class Form:
         return CaptchaFormError(message, url=self.url, selector=self.rule.image)
 
 
-def _form_of(element: Any, page: Selector) -> Any:
+def _forms_of(root: Any) -> dict[Any, Any]:
+    """The form of each element in one.
+
+    A form begins and ends at its tags, even where a tag between them (`</td>`) ends all that the
+    form stands in, and with it the form's element in the tree.
+    """
+    forms: dict[Any, Any] = {}
+    form = None
+    for node in root.iter():
+        if not isinstance(node.tag, str):
+            if _FORM_END in (f"<{node.text}>", f"<?{getattr(node, 'target', '')}>"):
+                form = None
+        elif form is None and node.tag == "form":
+            form = node
+        if form is not None:
+            forms[node] = form
+    return forms
+
+
+def form_of(element: Any, page: Selector) -> Any:
     """The <form> that *element* belongs to: by its form attribute, else the one around it."""
     owner = element.get("form")
     if owner is not None:
@@ -358,13 +413,13 @@ def _is_disabled(control: Any) -> bool:
 
 
 def _type(control: Any) -> str:
-    kind = (control.get("type") or "").strip().lower()
+    kind = (control.get("type") or "").lower()
     if control.tag == "button":
         return kind if kind in ("button", "reset") else "submit"
     return kind if control.tag == "input" else control.tag
 
 
-def _is_text(control: Any) -> bool:
+def is_text(control: Any) -> bool:
     return (
         control.tag == "input"
         and _type(control) not in {"hidden", "checkbox", "radio", "file", "range", "color", "date"}
@@ -373,7 +428,7 @@ def _is_text(control: Any) -> bool:
     )
 
 
-def _speech(control: Any, page: Selector) -> str:
+def speech(control: Any, page: Selector) -> str:
     """All that a control says of itself: name, id, placeholder and labels."""
     if not isinstance(control.tag, str) or control.tag != "input":
         return ""
@@ -390,32 +445,57 @@ def _named(control: Any) -> str:
 
 
 def _caption(button: Any) -> str:
-    return str(button.get("value") or button.get("alt") or button.text_content())
+    if button.tag == "button":
+        return str(button.text_content())
+    return str(button.get("value") or button.get("alt") or "")
 
 
-def _set_text(control: Any, text: str) -> None:
+def _is_checked(control: Any, kind: str) -> bool:
+    return _type(control) == kind and control.get("checked") is not None
+
+
+def _box_value(box: Any) -> str:
+    return str(box.get("value", "on"))
+
+
+def _text(control: Any) -> str:
+    """The value of a control that has one and needs not be chosen."""
     if control.tag == "textarea":
-        control.text = text
-    else:
-        control.set("value", text)
+        return re.sub(r"\A\r?\n", "", control.text or "")  # HTML ignores a first line end
+    value = "" if _type(control) == "file" else control.get("value", "")
+    return str(value) if _type(control) == "hidden" else re.sub(r"[\r\n]", "", value)
+
+
+def _pressed(button: Any) -> list[_Entry]:
+    """What a button sends when it is pressed."""
+    name = button.get("name")
+    if _type(button) == "image":  # where it was clicked on
+        prefix = f"{name}." if name else ""
+        return [_Entry(f"{prefix}x", "0"), _Entry(f"{prefix}y", "0")]
+    # Without a value, <input type=submit> sends what Chromium writes on it.
+    nothing = "Submit" if button.tag == "input" else ""
+    return [_Entry(name, button.get("value", nothing))] if name else []
+
+
+def _option_text(option: Any) -> str:
+    return " ".join(re.findall(r"[^ \t\n\f\r]+", option.text_content()))
 
 
 def _option_value(option: Any) -> str:
     value = option.get("value")
-    return " ".join(option.text_content().split()) if value is None else value
+    return _option_text(option) if value is None else str(value)
 
 
-def _selected(control: Any) -> list[str]:
+def _selected(select: Any) -> list[str]:
     """Values that a <select> sends: the chosen options, or the first of a drop-down."""
-    options = list(control.iter("option"))
-    usable = [o for o in options if not _is_disabled_option(o)]
-    chosen = [o for o in usable if o.get("selected") is not None]
-    if control.get("multiple") is not None:
-        return [_option_value(o) for o in chosen]
-    if any(o.get("selected") is not None for o in options):
-        last = [o for o in options if o.get("selected") is not None][-1]
-        return [_option_value(last)] if last in usable else []
-    return [_option_value(o) for o in usable[:1]]
+    options = list(select.iter("option"))
+    chosen = [o for o in options if o.get("selected") is not None]
+    if select.get("multiple") is None:
+        lines = re.match(r"\s*\+?(\d+)", select.get("size", ""))
+        is_drop_down = lines is None or int(lines[1]) < 2
+        usable = [o for o in options if not _is_disabled_option(o)]
+        chosen = chosen[-1:] or usable[: int(is_drop_down)]
+    return [_option_value(o) for o in chosen if not _is_disabled_option(o)]
 
 
 def _is_disabled_option(option: Any) -> bool:
@@ -425,17 +505,25 @@ def _is_disabled_option(option: Any) -> bool:
     )
 
 
-def _crlf(text: str) -> str:
-    return re.sub(r"\r\n|\r|\n", "\r\n", text)
+def _as_sent(text: str) -> str:
+    return re.sub(r"\r\n|\r|\n", "\r\n", text.replace(_FORM_END, ""))
 
 
-def _browser_encoding(encoding: str) -> str:
-    """The encoding in which a browser sends forms of a page that Scrapy reads as *encoding*.
+def _accepted(labels: str | None) -> str | None:
+    """The encoding that a form's accept-charset asks for."""
+    known = filter(resolve_encoding, (labels or "").replace(",", " ").split())
+    return next(map(_browser_encoding, known), None)
 
-    Scrapy widens gb2312 and gbk to gb18030 for reading, but browsers send them as GBK. Source: the
-    Encoding Standard, "get an output encoding".
-    """
-    codec = (resolve_encoding(encoding) or "utf-8").lower()
+
+def _browser_encoding(label: str) -> str:
+    """The codec in which a browser writes forms and queries of a page with this encoding."""
+    codec = (resolve_encoding(label) or "utf-8").lower()
     if codec.startswith(("utf-16", "utf-32")):
         return "utf-8"
-    return "gbk" if codec == "gb18030" else codec
+    # Scrapy widens GBK and Big5 for reading, but browsers do not write the letters that this adds.
+    return {"gb18030": "gbk", "big5hkscs": "big5"}.get(codec, codec)
+
+
+def _encoding_name(codec: str) -> str:
+    """The name that the Encoding Standard has for Python's *codec*."""
+    return _ENCODING_NAMES.get(codec) or re.sub("^cp(?=125|874)", "windows-", codec)

@@ -48,6 +48,10 @@ CREATE TABLE IF NOT EXISTS calls (
     trace_id TEXT,
     image BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS finished (
+    spider TEXT PRIMARY KEY,
+    last_call INTEGER NOT NULL  -- of the crawl that finished last
+);
 CREATE INDEX IF NOT EXISTS calls_counted ON calls (spider, host);
 CREATE INDEX IF NOT EXISTS calls_by_age ON calls (time);
 CREATE INDEX IF NOT EXISTS calls_reusable ON calls (host, sha256)
@@ -231,6 +235,28 @@ class Journal:
             )
         )
 
+    def spent(self, spider: str, host: str | None = None) -> int:
+        """Count the calls of a crawl that may have been paused, but has not finished.
+
+        :param host: only calls for this host
+        :raises AceCaptchaError: the journal cannot be read
+        """
+        return int(
+            self._value(
+                "SELECT count(*) FROM calls WHERE spider = ?1 AND (?2 IS NULL OR host = ?2) AND id >"
+                " coalesce((SELECT last_call FROM finished WHERE spider = ?1), 0)",
+                _text(spider),
+                host,
+            )
+        )
+
+    def finish(self, spider: str) -> None:
+        """Close the account of a crawl that has come to its end: the next one begins at zero."""
+        self._note(
+            "INSERT OR REPLACE INTO finished SELECT ?1, coalesce(max(id), 0) FROM calls",
+            _text(spider),
+        )
+
     def prune(self, keep_days: float) -> int:
         """Delete the calls older than *keep_days* days and return how many they were.
 
@@ -296,7 +322,6 @@ class Snapshot:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
         self._connection = _open_for_reading(self.path)
-        self._connection.execute("BEGIN")  # everything read from here on is of one moment
 
     def __enter__(self) -> Self:
         return self
@@ -362,6 +387,7 @@ def _reader(path: Path, mode: str) -> sqlite3.Connection:
     connection = _connect(path, mode)
     with _closed_on_error(connection):
         connection.execute("PRAGMA query_only = 1")
+        connection.execute("BEGIN")  # everything that is read from here on is of one moment
         if not _checked_version(connection, path):
             raise SettingsError(f"{path} is not a journal: it is empty")
     return connection

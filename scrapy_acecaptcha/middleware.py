@@ -9,12 +9,14 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from scrapy import Request, signals
 from scrapy.downloadermiddlewares.retry import get_retry_request
 from scrapy.exceptions import NotConfigured
 from scrapy.utils.asyncio import create_looping_call
 
+from scrapy_acecaptcha.browser_requests import PageCaptcha, Visit, is_for_browser, solves_itself
 from scrapy_acecaptcha.budget import Budget, SharedBudget
 from scrapy_acecaptcha.challenge import (
     INNER,
@@ -79,6 +81,7 @@ class AceCaptchaMiddleware:
         self._waits = Waits()
         self._till = self._open_till()
         self._overlaid: dict[tuple[str, str], CaptchaRule] = {}
+        self._visits: WeakKeyDictionary[Request, Visit] = WeakKeyDictionary()
         self.gate = Gate(
             self._waits,
             is_landed=lambda request: request not in crawler.engine.downloader.active,
@@ -108,7 +111,7 @@ class AceCaptchaMiddleware:
         budget = (
             SharedBudget(limit, shared, f"acecaptcha:budget:{spider}")
             if shared
-            else Budget(limit, spent=journal.calls(spider=spider) if journal else 0)
+            else Budget(limit, spent=journal.spent(spider) if journal else 0)
         )
         return Till(
             client,
@@ -140,15 +143,19 @@ class AceCaptchaMiddleware:
         self._tick.start(TICK_SECONDS, now=False)
         self._progress.start()
 
-    def spider_closed(self, spider: Spider) -> None:
+    def spider_closed(self, spider: Spider, reason: str) -> None:
         """Close the connections to the API, and the books."""
         if self._tick.running:
             self._tick.stop()
         self._progress.stop()
-        self._till.close()
+        self._till.close(finished=reason == "finished")
 
     def request_reached_downloader(self, request: Request, spider: Spider) -> None:
         """Count *request* as in flight in its session."""
+        if request not in self._visits:  # these wait for a page first, and take off later
+            self._takes_off(request)
+
+    def _takes_off(self, request: Request) -> None:
         key = self._session_key(request)
         if key is not None:
             self.gate.session(key).takes_off(request)
@@ -164,6 +171,13 @@ class AceCaptchaMiddleware:
         if INNER in request.meta:
             return None
         request.meta.pop("acecaptcha_result", None)  # a page's result, passed on by response.meta
+        again = await self._held(request)
+        if again is None and is_for_browser(request):
+            self._plan_visit(request)
+        return again
+
+    async def _held(self, request: Request) -> Request | None:
+        """Hold *request* while its session's gate is shut; a request to be made instead, if any."""
         key = self._session_key(request)
         if key is None:
             return None
@@ -193,6 +207,11 @@ class AceCaptchaMiddleware:
         if key is not None:
             stale = self.gate.session(key).lands(request) or stale
         rule = self._rule(request)
+        visit = self._visits.pop(request, None)
+        if visit is not None:
+            visit.end()
+            if "playwright" in response.flags:
+                return await self._visited(visit, request, response)
         if rule is None or not shows_captcha(response, rule):
             return response
         self._count("challenges")
@@ -205,29 +224,89 @@ class AceCaptchaMiddleware:
         )
         return await self._answered(challenge, key, stale)
 
+    async def process_exception(self, request: Request, exception: Exception) -> Request | None:
+        """Deal with a captcha that could not be solved in the browser."""
+        visit = self._visits.pop(request, None)
+        if visit is None:
+            return None
+        visit.end()
+        if not isinstance(exception, (Stopped, AceCaptchaError)):
+            return None
+        again = self._after(original_request(request), exception)
+        await visit.close_page()
+        again.meta.pop("playwright_page", None)
+        return again
+
     async def _answered(
         self, challenge: ScrapyChallenge, key: Hashable | None, stale: bool
     ) -> Request | Response:
         """The page behind the captcha, or the request once more; or raise what went wrong."""
-        request = challenge.request
         try:
             result = await self._pass(challenge, key, stale)
-        except Stopped:
+        except (Stopped, AceCaptchaError) as error:
+            return self._after(challenge.request, error)
+        return self._handed_over(challenge, result)
+
+    def _after(self, request: Request, error: Stopped | AceCaptchaError) -> Request:
+        """The request once more, or raise *error* for its errback."""
+        if isinstance(error, Stopped):
             return _again(request)
-        except (ApiAuthError, ApiBalanceError, BudgetExhausted) as error:
+        if isinstance(error, (ApiAuthError, ApiBalanceError, BudgetExhausted)):
             self._close_spider(error)
             return _again(request)
-        except (CaptchaUnsolved, ApiError) as error:
+        if isinstance(error, (CaptchaUnsolved, ApiError)):
             return self._retried(request, error)
-        except AceCaptchaError as error:
-            self._failed(request, error)
-            raise
-        return self._handed_over(challenge, result)
+        self._failed(request, error)
+        raise error
+
+    # In the browser
+
+    def _plan_visit(self, request: Request) -> None:
+        """Have the captcha of a request for scrapy-playwright solved in its page."""
+        rule = self._rule(request)
+        if rule is None or solves_itself(request):
+            return
+        visit = Visit(
+            request,
+            rule,
+            max_image_bytes=self.max_image_bytes,
+            pass_captcha=self._pass_in_page,
+            takes_off=self._takes_off,
+        )
+        visit.begin()
+        self._visits[request] = visit
+
+    async def _pass_in_page(self, captcha: PageCaptcha) -> CaptchaResult | None:
+        """Get behind a captcha on a page that waits for it."""
+        self._count("challenges")
+        key = self._session_key(captcha.request)
+        stale = False
+        if key is not None:
+            session = self.gate.session(key)
+            session.leaves(captcha.requested)
+            stale = session.lands(captcha.requested)
+        return await self._pass(captcha, key, stale)
+
+    async def _visited(
+        self, visit: Visit, request: Request, response: Response
+    ) -> Request | Response:
+        """What the spider gets of a page that was looked at in the browser."""
+        if visit.captcha is not None:
+            visit.captcha.page = visit.response(response)
+            return self._handed_over(visit.captcha, visit.result)
+        rule = self._rule(request)
+        if visit.was_clear and rule is not None and shows_captcha(response, rule):
+            error = CaptchaUnsolved(
+                "The captcha came after the page was read", url=response.url, selector=rule.image
+            )
+            await visit.close_page()
+            return self._retried(original_request(request), error)
+        return response
 
     # Passing a captcha
 
     async def _pass(
-        self, challenge: ScrapyChallenge, key: Hashable | None, stale: bool
+        self, challenge: ScrapyChallenge | PageCaptcha, key: Hashable | None, stale: bool
     ) -> CaptchaResult | None:
         """Get behind the captcha; None if there was nothing left to solve."""
         if self._waits.stopped:
@@ -250,11 +329,11 @@ class AceCaptchaMiddleware:
                     return result
             stale = True
 
-    async def _replayed(self, challenge: ScrapyChallenge) -> bool:
+    async def _replayed(self, challenge: ScrapyChallenge | PageCaptcha) -> bool:
         self._count("replayed")
         return await challenge.reload()
 
-    async def _solve(self, challenge: ScrapyChallenge) -> CaptchaResult:
+    async def _solve(self, challenge: ScrapyChallenge | PageCaptcha) -> CaptchaResult:
         started = time.monotonic()
         try:
             reader = Reader(self._till, challenge.rule, challenge.url)
@@ -274,9 +353,12 @@ class AceCaptchaMiddleware:
         )
         return result
 
-    def _handed_over(self, challenge: ScrapyChallenge, result: CaptchaResult | None) -> Response:
+    def _handed_over(
+        self, challenge: ScrapyChallenge | PageCaptcha, result: CaptchaResult | None
+    ) -> Response:
         """The page behind the captcha, as the answer to the request that the spider made."""
         page = challenge.page
+        assert page is not None
         page.request = challenge.request
         if result is not None:
             page.flags.append("acecaptcha")
@@ -306,6 +388,11 @@ class AceCaptchaMiddleware:
                 priority_adjust=request.meta.get("priority_adjust"),
             )
         if again is not None:
+            logger.warning(
+                "%(request)s is to be tried again: %(error)s",
+                {"request": request, "error": error},
+                extra={"spider": spider},
+            )
             return again
         logger.error(
             "%(kind)s at %(request)s: %(error)s",
@@ -358,7 +445,9 @@ class AceCaptchaMiddleware:
         if parts.path == "/robots.txt":
             return None
         meta = request.meta
-        return parts.netloc, meta.get("cookiejar"), meta.get("playwright_context")
+        # scrapy-playwright notes its default only when the request is on its way.
+        context = meta.get("playwright_context", "default") if is_for_browser(request) else None
+        return parts.netloc, meta.get("cookiejar"), context
 
     # The end of the crawl
 

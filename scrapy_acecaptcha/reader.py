@@ -50,16 +50,21 @@ class Till:
         """The budget of one host, which a rule may limit by itself."""
         with self._lock:
             if host not in self._host_budgets:
-                spent = self.journal.calls(host=host, spider=self.spider) if self.journal else 0
+                spent = self.journal.spent(self.spider, host) if self.journal else 0
                 self._host_budgets[host] = Budget(limit, spent=spent, name=f"the budget of {host}")
             return self._host_budgets[host]
 
-    def close(self) -> None:
-        """Close the client and the books."""
+    def close(self, *, finished: bool) -> None:
+        """Close the client and the books.
+
+        :param finished: the crawl has come to its end, so that the next one has a budget anew
+        """
         self.client.close()
         if isinstance(self.budget, SharedBudget):
             self.budget.close()
         if self.journal is not None:
+            if finished:
+                self.journal.finish(self.spider)
             self.journal.close()
 
 

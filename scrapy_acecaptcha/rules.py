@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import json
 import operator
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,6 +25,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "capture": ("screenshot", "source"),
 }
 _SELECTORS = ("image", "input", "form", "submit", "refresh", "success", "failure")
+_ELEMENTS = ("image", "input", "form", "submit")
 _MAY_BE_TEXT = ("submit", "success", "failure")
 _FLAGS = ("arithmetic", "session")
 
@@ -136,9 +139,15 @@ class CaptchaRule:
             if name in _MAY_BE_TEXT and text_of(selector):
                 continue
             try:
-                to_xpath(selector)
+                xpath = to_xpath(selector)
             except ValueError as error:
                 raise RuleError(str(error), field=name, host=host) from None
+            if name in _ELEMENTS and re.search(r"/(@|attribute::|text\(\))[^/\]]*$", xpath):
+                raise RuleError(
+                    f"{selector!r} matches an attribute or text; it must match an element",
+                    field=name,
+                    host=host,
+                )
 
     def clean(self, text: str) -> str | None:
         """Turn what the API read into the answer to submit; None if it does not fit this rule."""
@@ -155,9 +164,11 @@ class CaptchaRule:
     def _check_answer(self) -> None:
         if self.answer is None:
             return
+        if not isinstance(self.answer, str):
+            raise RuleError(f"must be a regular expression, not {self.answer!r}", field="answer")
         try:
             re.compile(self.answer)
-        except (re.error, TypeError) as error:
+        except (re.error, RecursionError, OverflowError) as error:
             raise RuleError(
                 f"bad regular expression {self.answer!r}: {error}", field="answer"
             ) from None
@@ -205,7 +216,10 @@ class RuleBook:
         for host, fields in rules.items():
             rule = CaptchaRule.parse(fields, host=str(host))
             rule.check_selectors(host=str(host))
-            self._rules[_checked_host(host)] = rule
+            name = _checked_host(host)
+            if name in self._rules:
+                raise RuleError("is named twice", host=str(host))
+            self._rules[name] = rule
         self._found: dict[tuple[str, str], CaptchaRule | None] = {}
 
     def __len__(self) -> int:
@@ -217,6 +231,8 @@ class RuleBook:
         netloc = re.split(r"[/?#]", rest, maxsplit=1)[0]
         key = (scheme, netloc)
         if key not in self._found:
+            if len(self._found) > 10_000:  # a broad crawl meets new hosts all the time
+                self._found.clear()
             self._found[key] = self._search(url)
         return self._found[key]
 
@@ -224,14 +240,14 @@ class RuleBook:
         try:
             parts = urlsplit(url)
             port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+            host = _as_in_urls(parts.hostname)
         except ValueError:
             return None
-        host = (parts.hostname or "").rstrip(".")
         while host:
             for key in (f"{host}:{port}", host):
                 if key in self._rules:
                     return self._rules[key]
-            if ":" in host or re.fullmatch(r"[\d.]+", host):  # an address has no parent domain
+            if host.startswith("[") or re.fullmatch(r"[\d.]+", host):  # addresses have no parents
                 return None
             host = host.partition(".")[2]
         return None
@@ -240,7 +256,7 @@ class RuleBook:
 def _from_json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RuleError(
             f"ACECAPTCHA_RULES is not valid JSON ({error}); on the command line write "
             """-s ACECAPTCHA_RULES='{"example.org": {"image": "img#captcha"}}'"""
@@ -249,18 +265,27 @@ def _from_json(text: str) -> Any:
 
 def _checked_host(key: object) -> str:
     """Bring a key of ACECAPTCHA_RULES into the form in which URLs spell hosts."""
-    host = str(key).strip().lower().rstrip(".")
-    if not host or re.search(r"[/\s@*]", host):
-        raise RuleError(
-            "is not a host: write `example.org` (it covers its subdomains) or `example.org:8000`",
-            host=str(key),
-        )
+    host = str(key).strip()
     try:
         parts = urlsplit(f"//{host}")
-        name = (parts.hostname or "").encode("idna").decode("ascii")
-        return f"{name}:{parts.port}" if parts.port else name
-    except (ValueError, UnicodeError) as error:
-        raise RuleError(f"is not a host: {error}", host=str(key)) from None
+        name = _as_in_urls(parts.hostname)
+        if name and not re.search(r"[/\\?#\s@*]", host):
+            return f"{name}:{parts.port}" if parts.port else name
+        problem = "write `example.org` (it covers its subdomains) or `example.org:8000`"
+    except ValueError as error:
+        problem = str(error)
+    raise RuleError(f"is not a host: {problem}", host=str(key))
+
+
+def _as_in_urls(host: str | None) -> str:
+    """Spell a host as in the URLs of requests.
+
+    :raises ValueError: there cannot be such a host
+    """
+    name = (host or "").lower().rstrip(".")
+    if ":" in name:
+        return f"[{ipaddress.IPv6Address(name)}]"
+    return name.encode("idna").decode("ascii")
 
 
 _OPERATORS: dict[str, Any] = {
@@ -269,13 +294,15 @@ _OPERATORS: dict[str, Any] = {
     "*": operator.mul,
     "/": operator.floordiv,
 }
-# Multiplication and division signs, minus, en dash, em dash.
+# Multiplication and division signs, minus, en dash, em dash; the full-width ones of Chinese pages
+# are NFKC's.
 _SIGNS = str.maketrans("xX\u00d7\u00f7:\u2212\u2013\u2014", "***//---")
 
 
 def _value_of_sum(text: str) -> str | None:
     """Work out `3+5=`; None if it is not a sum, or has no whole number as its value."""
-    left = re.split("[=?]", "".join(text.split()).translate(_SIGNS), maxsplit=1)[0]
+    written = unicodedata.normalize("NFKC", "".join(text.split())).translate(_SIGNS)
+    left = re.split("[=?]", written, maxsplit=1)[0]
     if not re.fullmatch(r"-?\d{1,9}(?:[-+*/]\d{1,9}){1,5}", left):
         return None
     first, *rest = re.findall(r"^-?\d+|[-+*/]|\d+", left)

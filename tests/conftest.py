@@ -53,3 +53,38 @@ def settings(site: CaptchaSite, api: ApiStub) -> Any:
         }
 
     return make
+
+
+@pytest.fixture(scope="session", params=["sync", "async"])
+def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Chromium, behind either of Playwright's APIs."""
+    from tests.browsers import AsyncBrowser, SyncBrowser
+
+    running = SyncBrowser() if request.param == "sync" else AsyncBrowser()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def async_browser() -> Iterator[Any]:
+    """Chromium behind the async API, for tests of many things at once."""
+    from tests.browsers import AsyncBrowser
+
+    running = AsyncBrowser()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def _lab() -> Iterator[Any]:
+    from tests.lab import Lab
+
+    with Lab() as lab:
+        yield lab
+
+
+@pytest.fixture
+def lab(_lab: Any) -> Any:
+    """A site of one page that the test makes up."""
+    _lab.reset()
+    return _lab

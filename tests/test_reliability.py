@@ -159,6 +159,22 @@ async def test_the_budget_closes_the_spider_and_counts_on_after_the_pause(
 
 
 @ensureDeferred
+async def test_a_crawl_that_finished_leaves_its_successor_a_budget(
+    site: CaptchaSite, api: ApiStub, settings: Any, tmp_path: Path
+) -> None:
+    config = settings(
+        "inplace",
+        {"budget": 3},
+        ACECAPTCHA_JOURNAL=str(tmp_path / "journal.db"),
+        ACECAPTCHA_BUDGET=3,
+    )
+    for _ in range(2):
+        crawl = await run_crawl(sessions(site, 3), config)
+        assert (crawl.reason, crawl.records) == ("finished", ALL_100[:3])
+    assert len(api.calls) == 6
+
+
+@ensureDeferred
 async def test_calls_without_a_reply_count_against_the_budget(
     site: CaptchaSite, api: ApiStub, settings: Any
 ) -> None:
