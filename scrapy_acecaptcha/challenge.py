@@ -12,12 +12,13 @@ from scrapy import Request
 from scrapy.exceptions import IgnoreRequest
 from scrapy.http import HtmlResponse, Response, TextResponse
 from scrapy.http.request import NO_CALLBACK
+from scrapy.utils.asyncio import run_in_thread
 from scrapy.utils.response import get_base_url
 
 from scrapy_acecaptcha.detect import may_show_captcha, resolve
 from scrapy_acecaptcha.errors import CaptchaFormError, CaptchaImageError
 from scrapy_acecaptcha.forms import Form
-from scrapy_acecaptcha.images import decode_data_uri, readable_image, svg_source
+from scrapy_acecaptcha.images import decode_data_uri, image_format, readable_image, svg_source
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import has_text, needed_words, select, text_of, to_xpath
 from scrapy_acecaptcha.sources import image_address
@@ -87,7 +88,7 @@ def _for_page(rule: CaptchaRule, page: TextResponse) -> CaptchaRule | None:
 
 
 def _has_ascii(page: TextResponse) -> bool:
-    return not page.encoding.lower().startswith(("utf-16", "utf-32"))
+    return "abc".encode(page.encoding, "replace") == b"abc"
 
 
 def original_request(request: Request) -> Request:
@@ -158,11 +159,16 @@ class ScrapyChallenge:
         """Return the image of the page in hand; it is downloaded once and no more.
 
         :raises CaptchaImageError: there is none that may be read
+        :raises CaptchaFormError: its form must not be sent, so that reading it would be for nothing
+        :raises RuleError: the same, because the form or one of its fields cannot be found
         """
         self._is_fresh = False
+        self.form().submission("")
         try:
             source = self._image_source()
             data = source if isinstance(source, bytes) else await self._fetch(source)
+            if image_format(data) == "svg":  # drawing takes its time
+                return await run_in_thread(readable_image, data, self._max_image_bytes)
             return readable_image(data, self._max_image_bytes)
         except CaptchaImageError as error:
             if error.url:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -23,6 +23,7 @@ from twisted.internet.defer import Deferred
 from scrapy_acecaptcha.waiting import Waits, fire
 
 LANDING_SECONDS = 0.005  # between two looks at requests that other middlewares are busy with
+Waiting = Callable[[], AbstractContextManager[None]]
 REMEMBERED = 4096  # sessions whose last solve is remembered
 
 
@@ -115,15 +116,17 @@ class Session:
         """Whether new requests must wait: the gate is shut, or others are waiting already."""
         return self.shut or bool(self._held)
 
-    async def hold(self) -> None:
+    async def hold(self, waiting: Waiting = nullcontext) -> None:
         """Wait until the gate is open.
 
+        :param waiting: makes a context to wait in
         :raises Stopped: the crawl is stopping
         """
         event: Deferred[None] = Deferred()
         self._held.append(event)
         try:
-            await self._waits.on(event)
+            with waiting():
+                await self._waits.on(event)
         finally:
             if event in self._held:
                 self._held.remove(event)
@@ -141,10 +144,13 @@ class Session:
     # Captchas
 
     @asynccontextmanager
-    async def turn(self, stale: bool = False) -> AsyncIterator[Turn]:
+    async def turn(
+        self, stale: bool = False, waiting: Waiting = nullcontext
+    ) -> AsyncIterator[Turn]:
         """Wait for one's turn at the captcha.
 
         :param stale: the captcha is known to be stale
+        :param waiting: makes a context to wait in
         :raises Stopped: the crawl is stopping
         """
         turn = Turn(leads=True, stale=stale or self.shut)
@@ -152,7 +158,8 @@ class Session:
             event: Deferred[None] = Deferred()
             self._line.append((turn, event))
             try:
-                await self._waits.on(event)
+                with waiting():
+                    await self._waits.on(event)
             except BaseException:
                 self._give_back(turn, event)
                 raise

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -185,8 +187,7 @@ class AceCaptchaMiddleware:
         try:
             if self.gate.session(key).is_full:
                 self._count("held")
-                with beside_the_limit(self.crawler.engine, request):
-                    await self.gate.session(key).hold()
+                await self.gate.session(key).hold(self._beside(request))
         except Stopped:
             return _again(request)
         if not request.meta.get("redirect_urls"):
@@ -319,7 +320,7 @@ class AceCaptchaMiddleware:
         if session.shut:
             self._count("held")
         while True:
-            async with session.turn(stale) as turn:
+            async with session.turn(stale, self._beside(challenge.request)) as turn:
                 if turn.stale and await self._replayed(challenge):
                     session.wall_is_down(turn)
                     return None
@@ -328,6 +329,10 @@ class AceCaptchaMiddleware:
                     self.gate.note_solve(key)
                     return result
             stale = True
+
+    def _beside(self, request: Request) -> Callable[[], AbstractContextManager[None]]:
+        """Where requests wait: not in the place of other hosts' requests."""
+        return partial(beside_the_limit, self.crawler.engine, request)
 
     async def _replayed(self, challenge: ScrapyChallenge | PageCaptcha) -> bool:
         self._count("replayed")

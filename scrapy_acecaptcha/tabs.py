@@ -1,0 +1,82 @@
+"""Tabs of one browser context take turns at a site's captcha.
+
+These are the four steps of gate.py, except that nobody can hold a tab back: a tab waits while
+another one solves, and reloads its page, which is stale by then, before anybody pays.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary, WeakSet
+
+from scrapy_acecaptcha.flow import CaptchaResult, Steps
+from scrapy_acecaptcha.page_form import POLL_MS
+
+if TYPE_CHECKING:
+    from scrapy_acecaptcha.playwright import PageChallenge
+
+LANDING_SECONDS = 1.0  # in which a tab that was just opened goes somewhere
+
+
+@dataclass
+class _Wall:
+    """What the tabs of a browser context have to know about one site.
+
+    :param solved_at: milliseconds, by the browser's clock; pages older than that are stale
+    """
+
+    busy: bool = False
+    solved_at: float = 0.0
+
+
+_WALLS: WeakKeyDictionary[Any, dict[str, _Wall]] = WeakKeyDictionary()
+_BLANK: WeakSet[Any] = WeakSet()  # tabs that were waited for and went nowhere
+
+
+def in_turn(challenge: PageChallenge, steps: Steps[CaptchaResult]) -> Steps[CaptchaResult]:
+    """Run *steps* when it is this tab's turn, if there is something left to solve by then.
+
+    :return: with 0 attempts if another tab has opened the way
+    """
+    started = time.monotonic()
+    page = challenge.page
+    walls = _WALLS.setdefault(page.context, {})
+    wall = walls.setdefault(urlsplit(challenge.url).netloc, _Wall())
+    stale = wall.busy
+    while wall.busy:
+        yield page.wait_for_timeout(POLL_MS)
+    wall.busy = True
+    try:
+        stale = (yield _let_land(challenge)) or stale or challenge.loaded_at < wall.solved_at
+        if stale and not (yield challenge.is_filled_in()) and (yield challenge.reload()):
+            return CaptchaResult("", 0, time.monotonic() - started, b"")
+        result: CaptchaResult = yield steps
+        with suppress(Exception):  # the page may be on its way elsewhere, or closed
+            wall.solved_at = yield page.evaluate("Date.now()")
+        return result
+    finally:
+        wall.busy = False
+
+
+def _let_land(challenge: PageChallenge) -> Steps[bool]:
+    """Wait for tabs that are loading: what they get may still replace the session's cookie."""
+    page = challenge.page
+    others = [tab for tab in page.context.pages if tab is not page]
+    host = urlsplit(challenge.url).netloc
+    started = time.monotonic()
+    if challenge.is_async:  # else nobody can send a tab anywhere as long as we wait
+
+        def blank() -> list[Any]:
+            return [tab for tab in others if tab.url == "about:blank" and not tab.is_closed()]
+
+        while time.monotonic() - started < LANDING_SECONDS and set(blank()) - set(_BLANK):
+            yield page.wait_for_timeout(POLL_MS)
+        _BLANK.update(blank())
+    for tab in [tab for tab in others if urlsplit(tab.url).netloc == host]:
+        with suppress(Exception):  # it takes longer, or was closed
+            yield tab.wait_for_load_state("load", timeout=LANDING_SECONDS * 1000)
+    return time.monotonic() - started > POLL_MS / 1000

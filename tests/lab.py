@@ -1,0 +1,107 @@
+"""Pages made up on the spot, for what browsers do and plain HTTP does not.
+
+    with Lab() as lab:
+        lab.page = '<form method=post action=/send><img id=captcha src=/captcha.png>...'
+        # open lab.url in a browser
+        lab.images      # images drawn so far
+        lab.sent        # forms that came in
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask, Response, jsonify, redirect, request
+
+from tests.site.drawing import Gallery
+from tests.site.server import Server
+
+RECORD = "<!DOCTYPE html><title>Record</title><h1 class=record>Record 1</h1>"
+IMAGE = "<img id=captcha src=/captcha.png>"
+REST = "<input name=code><button>Go</button>"
+
+
+def form(inside: str = IMAGE + REST) -> str:
+    return f"<form method=post action=/send>{inside}</form>"
+
+
+class Lab:
+    """A site of one page, one visitor and one expected answer: that of the newest image.
+
+    What tests set: `page` (inside of the body), `frame` (the same for /frame), `wrong` (where a
+    wrong answer leads; default: back to the page), `latency` of images in seconds.
+    """
+
+    def __init__(self) -> None:
+        self.gallery = Gallery()
+        self._drawn = 0
+        self.reset()
+        app = Flask("lab")
+        app.add_url_rule("/", view_func=self._page, methods=["GET", "POST"])
+        app.add_url_rule("/frame", "frame", view_func=lambda: self.frame)
+        app.add_url_rule("/captcha.png", view_func=self._image)
+        app.add_url_rule("/captcha.svg", view_func=self._svg)
+        app.add_url_rule("/send", view_func=self._send, methods=["GET", "POST"])
+        app.add_url_rule("/check", view_func=self._check, methods=["GET", "POST"])
+        app.add_url_rule("/record", "record", view_func=lambda: RECORD)
+        app.add_url_rule("/slow", view_func=self._slow)
+        self._server = Server(app)
+        self.url = self._server.url + "/"
+
+    def reset(self) -> None:
+        self.page = form()
+        self.frame = ""
+        self.wrong = "/"
+        self.images: list[bytes] = []
+        self.sent: list[dict[str, list[str]]] = []
+        self.loads = 0
+        self.expected = ""
+        self.hold: Any = None  # an Event that /slow waits for
+
+    def __enter__(self) -> Lab:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop()
+
+    def draw(self) -> bytes:
+        self._drawn += 1
+        self.expected = f"{self._drawn:05d}".translate(str.maketrans("0158", "AHMW"))
+        self.images.append(self.gallery.png(self.expected))
+        return self.images[-1]
+
+    def _page(self) -> str:
+        self.loads += 1
+        page = self.page
+        if "{data}" in page:
+            import base64
+
+            page = page.replace("{data}", base64.b64encode(self.draw()).decode())
+        if "{svg}" in page:
+            page = page.replace("{svg}", self._svg().get_data(as_text=True))
+        return f"<!DOCTYPE html><title>Lab</title><body>{page}</body>"
+
+    def _image(self) -> Response:
+        return Response(self.draw(), mimetype="image/png", headers={"Cache-Control": "no-store"})
+
+    def _svg(self) -> Response:
+        self.draw()
+        svg = self.gallery.svg(self.expected).replace("<svg ", "<svg id='captcha' ", 1)
+        return Response(svg, mimetype="image/svg+xml", headers={"Cache-Control": "no-store"})
+
+    def _is_right(self) -> bool:
+        self.sent.append({name: request.values.getlist(name) for name in request.values})
+        expected, self.expected = self.expected, ""  # every answer is single use
+        return bool(expected) and request.values.get("code") == expected
+
+    def _send(self) -> Any:
+        return redirect("/record" if self._is_right() else self.wrong)
+
+    def _check(self) -> Response:
+        return jsonify(ok=self._is_right())
+
+    def _slow(self) -> str:
+        if self.hold is not None:
+            self.hold.wait(20)
+        return RECORD

@@ -1,0 +1,220 @@
+"""Captchas of requests that scrapy-playwright downloads, with rules alone and with PageMethod."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+import pytest_twisted
+from scrapy import Request
+from scrapy_playwright.page import PageMethod
+
+from scrapy_acecaptcha import CaptchaNotFound, CaptchaUnsolved
+from scrapy_acecaptcha.playwright import solve_captcha
+from scripts.browser import launch_options
+from tests.crawling import CollectingSpider, run_crawl
+from tests.site import RULES
+from tests.stub import ApiStub
+
+HANDLER = "scrapy_playwright.handler.ScrapyPlaywrightDownloadHandler"
+
+
+@pytest.fixture
+def browser_settings(settings: Any) -> Any:
+    """The settings of a crawl of one scenario in the browser."""
+
+    def make(scenario: str, rule: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+        return settings(
+            scenario,
+            rule,
+            **{
+                "DOWNLOAD_HANDLERS": {"http": HANDLER, "https": HANDLER},
+                "PLAYWRIGHT_LAUNCH_OPTIONS": launch_options(),
+                "CONCURRENT_REQUESTS": 4,
+                "LOG_LEVEL": "INFO",
+                **more,
+            },
+        )
+
+    return make
+
+
+def pages(site: Any, path: str, count: int = 1, **meta: Any) -> list[Request]:
+    meta = {"playwright": True, **meta}
+    return [Request(f"{site.url}/{path}/record/{i}", meta=dict(meta)) for i in range(count)]
+
+
+def assert_no_page_is_left(crawl: Any) -> None:
+    """Every page that was made has been closed, says scrapy-playwright."""
+    stats = crawl.all_stats
+    assert stats["playwright/page_count/closed"] == stats["playwright/page_count"]
+
+
+@pytest.mark.parametrize("scenario", ["forbidden", "redirect", "through", "metarefresh", "canvas"])
+@pytest_twisted.ensureDeferred
+async def test_a_rule_is_enough(site, api, browser_settings, scenario):
+    crawl = await run_crawl(pages(site, scenario, 6), browser_settings(scenario))
+    assert crawl.errors == []
+    assert crawl.records == [f"Record {i}" for i in range(6)]
+    assert [page.status for page in crawl.pages] == [200] * 6
+    assert [page.url.partition("/record/")[2] for page in crawl.pages if "/record/" in page.url]
+    assert (crawl.stats["solved"], crawl.stats["api_requests"]) == (1, len(api.calls))
+    assert len(api.calls) == 1
+    solved = [page for page in crawl.pages if "acecaptcha" in page.flags]
+    assert len(solved) == 1
+    result = solved[0].meta["acecaptcha_result"]
+    assert result["answer"]
+    assert result["attempts"] == 1
+    assert_no_page_is_left(crawl)
+    assert all("playwright_page_methods" not in page.meta for page in crawl.pages)
+
+
+@pytest_twisted.ensureDeferred
+async def test_more_requests_than_pages_do_not_wait_for_each_other(site, api, browser_settings):
+    settings = browser_settings("inplace", CONCURRENT_REQUESTS=12, PLAYWRIGHT_MAX_PAGES_PER_CONTEXT=2)
+    crawl = await run_crawl(pages(site, "inplace", 12), settings)
+    assert len(crawl.records) == 12
+    assert len(api.calls) == 1
+
+
+@pytest.mark.parametrize("scenario", ["query", "queryget"])
+@pytest_twisted.ensureDeferred
+async def test_query_forms_with_wrong_answers(site, browser_settings, scenario):
+    with ApiStub(site.answers, wrong=0.3, seed=5) as api:
+        settings = browser_settings(scenario, ACECAPTCHA_API_BASE_URL=api.url)
+        crawl = await run_crawl(pages(site, scenario, 5), settings)
+    assert crawl.records == [f"Record {i}" for i in range(5)]
+    assert crawl.stats["solved"] == 5
+    assert crawl.stats["rejected"] == site.stats[scenario]["wrong"] > 0
+    assert site.stats[scenario]["spoiled"] == 0
+    assert_no_page_is_left(crawl)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_pdf_behind_the_captcha(site, browser_settings):
+    crawl = await run_crawl(pages(site, "pdf"), browser_settings("pdf"))
+    assert crawl.pages[0].body.startswith(b"%PDF")
+    assert "acecaptcha" in crawl.pages[0].flags
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_captcha_that_cannot_be_solved_reaches_the_errback(site, api, browser_settings):
+    api.answers = lambda image: "WRONG"
+    settings = browser_settings("inplace", ACECAPTCHA_MAX_ATTEMPTS=2, RETRY_TIMES=1)
+    crawl = await run_crawl(pages(site, "inplace"), settings)
+    assert isinstance(crawl.error, CaptchaUnsolved)
+    assert crawl.all_stats["retry/reason_count/captcha_unsolved"] == 1
+    assert crawl.stats["failed"] == 2
+    assert len(api.calls) == 4
+    assert_no_page_is_left(crawl)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_that_is_included_is_the_solved_one(site, api, browser_settings):
+    class Including(CollectingSpider):
+        async def keep(self, response):  # type: ignore[override]
+            page = response.meta["playwright_page"]
+            self.crawl.titles = [await page.title()]
+            await page.close()
+            self.crawl.pages.append(response)
+
+    start = pages(site, "forbidden", playwright_include_page=True)
+    crawl = await run_crawl(start, browser_settings("forbidden"), spider=Including)
+    assert crawl.titles == ["Record 0"]
+    assert crawl.pages[0].status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_included_pages_do_not_pile_up_on_retries(site, api, browser_settings):
+    class Including(CollectingSpider):
+        def fail(self, failure):
+            super().fail(failure)
+            context = failure.request.meta["playwright_page"].context
+            self.crawl.open = len(context.pages)
+
+    api.answers = lambda image: "WRONG"
+    settings = browser_settings("inplace", ACECAPTCHA_MAX_ATTEMPTS=1, RETRY_TIMES=2)
+    start = pages(site, "inplace", playwright_include_page=True)
+    crawl = await run_crawl(start, settings, spider=Including)
+    assert isinstance(crawl.error, CaptchaUnsolved)
+    assert crawl.open == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_page_methods_of_the_spider_see_the_solved_page(site, api, browser_settings):
+    methods = [PageMethod("title"), PageMethod("wait_for_selector", "h1.record", timeout=2000)]
+    start = pages(site, "forbidden", playwright_page_methods=methods)
+    crawl = await run_crawl(start, browser_settings("forbidden"))
+    assert crawl.pages[0].meta["playwright_page_methods"] == methods
+    assert methods[0].result == "Record 0"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_form_keeps_the_headers_of_the_spider(site, api, browser_settings):
+    settings = browser_settings("inplace", USER_AGENT="Tester/1.0")
+    crawl = await run_crawl(pages(site, "inplace"), settings)
+    assert crawl.records == ["Record 0"]
+    posted = [seen for seen in site.requests if seen.method == "POST"]
+    assert posted[0].headers["User-Agent"] == "Tester/1.0"
+
+
+@pytest_twisted.ensureDeferred
+async def test_wrong_token_closes_the_spider_and_no_page_stays(site, browser_settings):
+    with ApiStub(site.answers, token="another") as api:
+        settings = browser_settings("inplace", ACECAPTCHA_API_BASE_URL=api.url)
+        crawl = await run_crawl(pages(site, "inplace", 3), settings)
+    assert crawl.reason == "acecaptcha_invalid_token"
+    assert crawl.pages == []
+    assert_no_page_is_left(crawl)
+
+
+@pytest_twisted.ensureDeferred
+async def test_page_method_works_as_it_stands(site, api, browser_settings, monkeypatch):
+    monkeypatch.setenv("ACEDATACLOUD_API_TOKEN", "token")
+    monkeypatch.setenv("ACEDATACLOUD_API_BASE_URL", api.url)
+    method = PageMethod(solve_captcha, RULES["inplace"], timeout=3000)
+    start = pages(site, "inplace", playwright_page_methods=[method])
+    settings = browser_settings("inplace", ACECAPTCHA_RULES={}, ACECAPTCHA_TOKEN=None)
+    crawl = await run_crawl(start, settings)
+    assert crawl.records == ["Record 0"]
+    assert method.result.attempts == 1
+    with_rule = pages(site, "nocaptcha", playwright_page_methods=[method])
+    crawl = await run_crawl(with_rule, browser_settings("nocaptcha"))
+    assert isinstance(crawl.error, CaptchaNotFound)
+    assert_no_page_is_left(crawl)
+
+
+def test_page_method_can_be_pickled():
+    method = PageMethod(solve_captcha, image="#captcha", timeout=500)
+    again = pickle.loads(pickle.dumps(method))
+    assert again.method is solve_captcha
+    assert again.kwargs == method.kwargs
+
+
+@pytest_twisted.ensureDeferred
+async def test_requests_wait_in_a_jobdir(site, api, browser_settings, tmp_path, caplog):
+    settings = browser_settings(
+        "every_k", JOBDIR=str(tmp_path), CONCURRENT_REQUESTS=2, SCHEDULER_DEBUG=True
+    )
+    start = pages(site, "every_k", 8, playwright_page_methods=[PageMethod("title")])
+    crawl = await run_crawl(start, settings)
+    assert len(crawl.records) == 8
+    assert crawl.all_stats["scheduler/enqueued/disk"] == 8
+    assert "Unable to serialize" not in caplog.text
+
+
+@pytest_twisted.ensureDeferred
+async def test_pages_without_a_captcha_are_left_alone(site, api, browser_settings):
+    crawl = await run_crawl(pages(site, "nocaptcha", 3), browser_settings("nocaptcha"))
+    assert len(crawl.records) == 3
+    assert crawl.stats == {"challenges": 0}
+    assert not any("acecaptcha" in page.flags for page in crawl.pages)
+
+
+@pytest_twisted.ensureDeferred
+async def test_plain_requests_beside_those_of_the_browser(site, api, browser_settings):
+    start = [*pages(site, "inplace", 2), Request(f"{site.url}/inplace/record/2")]
+    crawl = await run_crawl(start, browser_settings("inplace"))
+    assert len(crawl.records) == 3
+    assert len(api.calls) == 2  # two sessions: the browser's and Scrapy's own
