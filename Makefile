@@ -22,10 +22,22 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: .venv/bench
+	$(BIN)/python scripts/browser.py
+	$(BIN)/python -m benchmarks
+
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+# The other services' clients pin what they need, so they have a venv of their own.
+.venv/bench: .venv/ready benchmarks/clients.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(PYTHON) -m venv .venv/clients
+	-xargs -n 1 .venv/clients/bin/pip install --quiet --disable-pip-version-check \
+		< benchmarks/clients.txt
 	touch $@
 
 clean:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from scrapy import Request
@@ -30,8 +29,6 @@ T = TypeVar("T")
 _METHODS = "playwright_page_methods"
 _INIT = "playwright_page_init_callback"
 _PAGE = "playwright_page"
-# What a form's own request says better than the spider's.
-_FORMS_OWN = {"content-type", "content-length", "cookie", "host", "origin", "referer"}
 
 
 def is_for_browser(request: Request) -> bool:
@@ -43,14 +40,19 @@ class PageCaptcha:
     """The captcha on a page, for the crawl's side; its steps are done on the page's.
 
     :param requested: the request that is in the browser; redirects have left their notes on it
+    :param request: what the spider asked for
     :param loop: the page's
     """
 
     def __init__(
-        self, requested: Request, challenge: PageChallenge, loop: asyncio.AbstractEventLoop
+        self,
+        requested: Request,
+        request: Request,
+        challenge: PageChallenge,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.requested = requested
-        self.request = request = original_request(requested)  # what the spider asked for
+        self.request = request
         self.rule: CaptchaRule = challenge.rule
         self.page: Response | None = None  # what the spider will get
         self._challenge = challenge
@@ -146,9 +148,12 @@ class Visit:
 
     def end(self) -> None:
         """Leave the request as the spider made it."""
+        self._restore(self._request)
+
+    def _restore(self, request: Request) -> None:
         for name in (_METHODS, _INIT):
-            self._request.meta.pop(name, None)
-        self._request.meta.update(self._given)
+            request.meta.pop(name, None)
+        request.meta.update(self._given)
 
     async def close_page(self) -> None:
         """Close the page that the spider was to have, as the request is made once more."""
@@ -199,20 +204,14 @@ class Visit:
             self.was_clear = True
         if not stands:
             return
-        page = challenge.page
-        captcha = PageCaptcha(self._request, challenge, self._pages_loop())
-        yield page.route("**", self._send_form)
-        try:
-            self.result = yield _in_loop(self._crawl, self._pass_captcha(captcha))
-        finally:
-            with suppress(Exception):  # the page may be closed
-                yield page.unroute("**", self._send_form)
+        self._pages = asyncio.get_running_loop()
+        asked = original_request(self._request)
+        if asked is not self._request:
+            self._restore(asked)
+        captcha = PageCaptcha(self._request, asked, challenge, self._pages)
+        self.result = yield _in_loop(self._crawl, self._pass_captcha(captcha))
         self.captcha = captcha
         yield self._note(challenge)
-
-    def _pages_loop(self) -> asyncio.AbstractEventLoop:
-        self._pages = asyncio.get_running_loop()
-        return self._pages
 
     async def _note(self, challenge: PageChallenge) -> None:
         """Note with what status and headers the page came in the end."""
@@ -223,17 +222,6 @@ class Visit:
             self._headers.pop("content-encoding", None)
         if download is not None:
             self._file = (await download.path()).read_bytes()
-
-    async def _send_form(self, route: Any, request: Any) -> None:
-        """Send a form with its own Content-Type, which scrapy-playwright's headers replace."""
-        if request.method == "GET" or not request.is_navigation_request():
-            await route.fallback()
-            return
-        headers = await request.all_headers()
-        for name, value in self._request.headers.to_unicode_dict().items():
-            if name.lower() not in _FORMS_OWN:
-                headers[name.lower()] = value
-        await route.continue_(headers=headers)
 
 
 def solves_itself(request: Request) -> bool:

@@ -1,12 +1,14 @@
 """The ``acecaptcha`` command.
 
-A subcommand is a function under :func:`command`. It returns the exit code, or raises: an
+A subcommand is a row of the table at the end of this file. It returns the exit code, or raises: an
 :class:`AceCaptchaError` ends the program with one line on stderr.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import json
 import logging
 import os
 import shlex
@@ -16,8 +18,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
+from scrapy_acecaptcha import probe
 from scrapy_acecaptcha.client import AceCaptchaClient
 from scrapy_acecaptcha.errors import (
     AceCaptchaError,
@@ -26,50 +29,41 @@ from scrapy_acecaptcha.errors import (
     SettingsError,
 )
 from scrapy_acecaptcha.images import readable_image
+from scrapy_acecaptcha.report import write_report
 
 PROGRAM = "acecaptcha"
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes; 130 is what shells report for Ctrl-C."""
 
 _BAR_FROM = 10  # files
-_BAR_WIDTH = 30  # characters
 
+# A PNG of four digits, for `check`: no call of the API asks about the token alone.
+_SAMPLE = base64.b64decode(
+    """
+    iVBORw0KGgoAAAANSUhEUgAAADwAAAAYAQAAAACOuqP/AAAAgElEQVR42o2OsQnCUBgG7/+xFGztdAwLMegELhTiJq
+    6QESQ2dskWeY3wREFJnvks4gC56qrjTADwcP5MElm+rmhwG75lzwWUnu2uWMQZBvuiwUlzVYDTEfrhhIOO5OC8rDx0
+    Y3A5lgNw3+AQYHUDnd/tVnV0SAEAZZ/sqjrahOcfO7Yw2OFnO4AAAAAASUVORK5CYII=
+    """
+)
 
 _Run = Callable[[argparse.Namespace], int]
 
 
-class _Argument:
-    """What ``add_argument`` is to be called with."""
-
-    def __init__(self, *names: str, **options: Any) -> None:
-        self.names = names
-        self.options = options
-
-
 class _Command(NamedTuple):
-    run: _Run
     summary: str
-    arguments: tuple[_Argument, ...]
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: _Run
 
 
-_commands: dict[str, _Command] = {}
-
-
-def command(summary: str, *arguments: _Argument) -> Callable[[_Run], _Run]:
-    """Make a function the subcommand of the same name."""
-
-    def register(run: _Run) -> _Run:
-        _commands[run.__name__] = _Command(run, summary, arguments)
-        return run
-
-    return register
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    """For commands that take none."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 failed, 2 bad usage, 130 Ctrl-C."""
     try:
         options = _parser().parse_args(argv)
-        code = _commands[options.command].run(options)
+        code = _COMMANDS[options.command].run(options)
         sys.stdout.flush()
     except SystemExit as exit_:  # argparse: --help, or bad usage
         return int(exit_.code or DONE)
@@ -101,10 +95,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="The token comes from the environment variable ACEDATACLOUD_API_TOKEN.",
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (_, summary, arguments) in _commands.items():
+    for name, (summary, add_arguments, _) in _COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=f"{summary}.")
-        for argument in arguments:
-            subparser.add_argument(*argument.names, **argument.options)
+        add_arguments(subparser)
     return parser
 
 
@@ -116,11 +109,12 @@ def _complain(problem: object) -> None:
 # ---------------------------------------------------------------------------------------- solve
 
 
-@command(
-    "print what captcha images say, as FILE<tab>TEXT",
-    _Argument("files", nargs="+", metavar="FILE", help="PNG, JPEG, GIF, WebP, BMP or SVG"),
-)
-def solve(options: argparse.Namespace) -> int:
+def _solve_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="PNG, JPEG, GIF, WebP, BMP or SVG")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a file")
+
+
+def _solve(options: argparse.Namespace) -> int:
     failed = False
     with AceCaptchaClient() as client:
         for file, future in _progress(_readings(client, options.files), len(options.files)):
@@ -129,10 +123,16 @@ def solve(options: argparse.Namespace) -> int:
             except (ApiAuthError, ApiBalanceError):
                 raise  # the other files would meet the same
             except (AceCaptchaError, OSError) as error:
-                _complain(f"{file}: {getattr(error, 'strerror', None) or error}")
+                problem = getattr(error, "strerror", None) or str(error)
                 failed = True
+                _complain(f"{file}: {problem}")
+                if options.json:
+                    print(json.dumps({"file": file, "error": problem}), flush=True)
             else:
-                print(file, text, sep="\t", flush=True)
+                line = (
+                    json.dumps({"file": file, "text": text}) if options.json else f"{file}\t{text}"
+                )
+                print(line, flush=True)
     return FAILED if failed else DONE
 
 
@@ -158,23 +158,48 @@ def _start_reading(client: AceCaptchaClient, file: str) -> Future[str]:
 def _progress(
     readings: Iterable[tuple[str, Future[str]]], total: int
 ) -> Iterator[tuple[str, Future[str]]]:
-    """Pass the readings on; with many of them and a terminal, draw a bar under what is printed."""
+    """Pass the readings on; with many of them, a terminal and tqdm, under a progress bar."""
     if total < _BAR_FROM or not sys.stderr.isatty():
         yield from readings
         return
     try:
-        for done, (file, future) in enumerate(readings):
-            bar = "#" * (_BAR_WIDTH * done // total)
-            _draw(f"[{bar:<{_BAR_WIDTH}}] {done}/{total}")
+        from tqdm import tqdm  # noqa: PLC0415 - an extra
+    except ImportError:
+        yield from readings
+        return
+    with tqdm(total=total, unit="file", file=sys.stderr, dynamic_ncols=True) as bar:
+        for file, future in readings:
             wait((future,))
-            _draw("")
+            bar.clear()  # what the caller prints goes above the bar
             yield file, future
-    finally:
-        _draw("")
+            bar.update()
 
 
-def _draw(line: str) -> None:
-    print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+# ---------------------------------------------------------------------------------------- check
+
+
+def _check(options: argparse.Namespace) -> int:
+    print("Reading a sample image, which costs one API call ...", flush=True)
+    with AceCaptchaClient(retries=1) as client:
+        text = client.recognize(_SAMPLE)
+        print(f"The token is good: {client.base_url} read {text!r}")
+    return DONE
+
+
+# --------------------------------------------------------------------------------------- report
+
+
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("journal", metavar="JOURNAL", help="the file that ACECAPTCHA_JOURNAL names")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", default="report.html", help="default: %(default)s"
+    )
+
+
+def _report(options: argparse.Namespace) -> int:
+    calls = write_report(options.journal, options.output)
+    print(f"{options.output}: {calls:,} calls")
+    return DONE
 
 
 # -------------------------------------------------------------------------------------- sandbox
@@ -196,13 +221,14 @@ def _failure(text: str) -> tuple[str, float]:
         ) from None
 
 
-@command(
-    "serve a local stand-in for the API, errors included, that really reads images",
-    _Argument("--port", type=_port, default=8765, help="0 for a free one (default: %(default)s)"),
-    _Argument(
+def _sandbox_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--port", type=_port, default=8765, help="0 for a free one (default: %(default)s)"
+    )
+    parser.add_argument(
         "--latency", type=float, default=0.0, metavar="SECONDS", help="how long a call takes"
-    ),
-    _Argument(
+    )
+    parser.add_argument(
         "--fail",
         type=_failure,
         nargs="+",
@@ -210,10 +236,11 @@ def _failure(text: str) -> tuple[str, float]:
         default=[],
         metavar="CODE:PROBABILITY",
         help="answer with this API error that often, say too_many_requests:0.2; task answers late",
-    ),
-    _Argument("--token", help="accept this token only (default: any)"),
-)
-def sandbox(options: argparse.Namespace) -> int:
+    )
+    parser.add_argument("--token", help="accept this token only (default: any)")
+
+
+def _sandbox(options: argparse.Namespace) -> int:
     try:
         from scrapy_acecaptcha.sandbox import Sandbox  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -234,3 +261,20 @@ def sandbox(options: argparse.Namespace) -> int:
         _complain(f"port {options.port} of 127.0.0.1: {error.strerror}; choose one with --port")
         return FAILED
     return DONE
+
+
+_COMMANDS = {
+    "solve": _Command("print what captcha images say, as FILE<tab>TEXT", _solve_arguments, _solve),
+    "check": _Command("tell whether the token is good; costs one API call", _no_arguments, _check),
+    "probe": _Command(
+        "find the captcha of a page, or try a rule on it, step by step",
+        probe.add_arguments,
+        probe.run,
+    ),
+    "report": _Command("make a page of a journal", _report_arguments, _report),
+    "sandbox": _Command(
+        "serve a local stand-in for the API, errors included, that really reads images",
+        _sandbox_arguments,
+        _sandbox,
+    ),
+}

@@ -22,7 +22,8 @@ MAX_BESIDE = 1000  # requests that may wait beside CONCURRENT_REQUESTS
 def is_stopping(engine: ExecutionEngine) -> bool:
     """Whether the spider is being closed; Scrapy has no signal for the beginning of the end."""
     slot = engine._slot
-    return not engine.running or (slot is not None and slot.closing is not None)
+    # Not `running`: that is False, too, while handlers start, as a browser's does for a second.
+    return not engine._starting or (slot is not None and slot.closing is not None)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -243,8 +243,8 @@ class Journal:
         """
         return int(
             self._value(
-                "SELECT count(*) FROM calls WHERE spider = ?1 AND (?2 IS NULL OR host = ?2) AND id >"
-                " coalesce((SELECT last_call FROM finished WHERE spider = ?1), 0)",
+                "SELECT count(*) FROM calls WHERE spider = ?1 AND (?2 IS NULL OR host = ?2)"
+                " AND id > coalesce((SELECT last_call FROM finished WHERE spider = ?1), 0)",
                 _text(spider),
                 host,
             )
@@ -348,8 +348,8 @@ class Snapshot:
         columns = ", ".join(Call._fields if images else (*Call._fields[:-1], "x''"))
         sql = f"SELECT {columns} FROM calls ORDER BY id DESC LIMIT ?"  # noqa: S608 - our own names
         try:
-            with closing(self._connection.execute(sql, (-1 if limit is None else limit,))) as found:
-                yield from map(Call._make, found)
+            found = self._connection.execute(sql, (-1 if limit is None else limit,))
+            yield from map(Call._make, found)
         except sqlite3.Error as error:
             raise AceCaptchaError(f"The journal {self.path} cannot be read: {error}") from error
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, overload
 
@@ -61,6 +62,8 @@ DIALOG_MS = 100  # head start for the user's own dialog handler
 _GONE = re.compile(r"crashed|has been closed|connection closed|detached|already stopped", re.I)
 _BAD_SELECTOR = re.compile(r"while (?:parsing|querying)|not a valid|Unknown engine|selector", re.I)
 _INTERRUPTED = re.compile(r"interrupted by another navigation|ERR_ABORTED", re.I)
+# What a form's own request says better than the one for its page.
+_FORMS_OWN = {"content-type", "content-length", "cookie", "host", "origin", "referer"}
 
 
 @overload
@@ -208,6 +211,7 @@ class PageChallenge:
         self._home_origin: float | None = None
         self._seen: Look | None = None  # with the image that is read, or was
         self._sent: Look | None = None  # just before the form was sent
+        self._is_routed = False
         self._is_restless = False
         self._is_silent = False  # the page did not react to the newest answer in time
 
@@ -244,6 +248,7 @@ class PageChallenge:
                     result: T = yield steps
                     return result
                 finally:
+                    yield self._unroute()
                     while self.watch.open_dialogs:
                         yield self.page.wait_for_timeout(POLL_MS)
         except CaptchaUnsolved as error:
@@ -534,6 +539,7 @@ class PageChallenge:
         self._sent = yield self._look(verdict=True)
         try:
             self.watch.form_is_sent()
+            yield self._route()
             yield self._form().type(answer)
             yield self._pause()
             if not self.watch.is_leaving:
@@ -543,6 +549,33 @@ class PageChallenge:
             look = yield self._look()
             if look is not None and not self._has_moved(look):
                 raise
+
+    # scrapy-playwright replaces the headers of all navigation requests by those of the Scrapy
+    # request. A form that is POSTed so loses its Content-Type, and servers find it empty.
+
+    def _route(self) -> Steps[None]:
+        if "scrapy_playwright" in sys.modules and self.is_async and not self._is_routed:
+            self._is_routed = True
+            yield self.page.route("**", self._send_form)
+
+    def _unroute(self) -> Steps[None]:
+        if self._is_routed:
+            with suppress(PlaywrightError):  # the page may be closed
+                yield self.page.unroute("**", self._send_form)
+
+    async def _send_form(self, route: Any, request: Any) -> None:
+        """Send a form with the headers of the request for its page and those of its own."""
+        if request.method == "GET" or not request.is_navigation_request():
+            await route.fallback()
+            return
+        headers = await request.all_headers()
+        before = await self.page.requests() if hasattr(self.page, "requests") else []
+        for earlier in before:
+            if earlier.is_navigation_request() and earlier.method == "GET":
+                for name, value in (await earlier.all_headers()).items():
+                    if name not in _FORMS_OWN and not name.startswith(("sec-", ":")):
+                        headers[name] = value
+        await route.continue_(headers=headers)
 
     def _has_moved(self, look: Look) -> bool:
         """Whether the page has changed since the form was sent."""

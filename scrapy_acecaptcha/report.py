@@ -380,15 +380,20 @@ class _Images:
 @contextmanager
 def _replacing(path: Path) -> Iterator[TextIO]:
     """Open a file for writing that takes the place of *path* when it is complete."""
-    path = path.resolve()
-    if path.exists() and not path.is_file():  # /dev/stdout
-        with path.open("w", encoding="utf-8", newline="\n") as file:
+    if path.exists() and not path.is_file():  # a pipe such as /dev/stdout
+        with _opened(path) as file:
             yield file
         return
+    path = path.resolve()  # through a link to its target
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
+        with _opened(draft) as file:
             yield file
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _opened(path: Path) -> TextIO:
+    # "replace", as a journal's file name may be anything.
+    return path.open("w", encoding="utf-8", errors="replace", newline="\n")

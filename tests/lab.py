@@ -1,10 +1,10 @@
 """Pages made up on the spot, for what browsers do and plain HTTP does not.
 
-    with Lab() as lab:
-        lab.page = '<form method=post action=/send><img id=captcha src=/captcha.png>...'
-        # open lab.url in a browser
-        lab.images      # images drawn so far
-        lab.sent        # forms that came in
+with Lab() as lab:
+    lab.page = '<form method=post action=/send><img id=captcha src=/captcha.png>...'
+    # open lab.url in a browser
+    lab.images      # images drawn so far
+    lab.sent        # forms that came in
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Lab:
         app.add_url_rule("/captcha.svg", view_func=self._svg)
         app.add_url_rule("/send", view_func=self._send, methods=["GET", "POST"])
         app.add_url_rule("/check", view_func=self._check, methods=["GET", "POST"])
-        app.add_url_rule("/record", "record", view_func=lambda: RECORD)
+        app.add_url_rule(
+            "/record", "record", view_func=lambda: Response(self.record[0], headers=self.record[1])
+        )
         app.add_url_rule("/slow", view_func=self._slow)
         self._server = Server(app)
         self.url = self._server.url + "/"
@@ -52,6 +54,7 @@ class Lab:
         self.page = form()
         self.frame = ""
         self.wrong = "/"
+        self.record: Any = (RECORD, {"Content-Type": "text/html"})
         self.images: list[bytes] = []
         self.sent: list[dict[str, list[str]]] = []
         self.loads = 0

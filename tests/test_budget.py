@@ -119,7 +119,7 @@ class TestSharedBudget:
             subprocess.Popen([sys.executable, "-c", WORKER, url], stdout=subprocess.PIPE)
             for _ in range(3)
         ]
-        granted = [int(process.communicate(timeout=60)[0]) for process in processes]
+        granted = [int(process.communicate(timeout=120)[0]) for process in processes]
         assert sum(granted) == 500
 
     def test_count_outlives_a_worker_and_a_raised_limit_goes_on(self, url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from scrapy_acecaptcha import AceCaptchaClient
 from scrapy_acecaptcha.cli import main
+from scrapy_acecaptcha.journal import Journal
 from scrapy_acecaptcha.sandbox import Sandbox
 from tests.test_sandbox import draw
 
@@ -193,8 +195,44 @@ def test_solve_draws_a_bar_for_many_files_on_a_terminal(
         assert main(["solve", *images(count)]) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == count
-    assert (f"11/{count}" in err) is drawn
-    assert err.endswith("\r\033[K") is drawn  # nothing is left of it
+    assert (f"{count}/{count}" in err) is drawn
+
+
+def test_solve_json(
+    serve: Serve, images: Images, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = str(tmp_path / "missing.png")
+    (image,) = images(1)
+    with serve(number_of):
+        assert main(["solve", "--json", image, missing]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [set(line) for line in lines] == [{"file", "text"}, {"file", "error"}]
+    assert [line["file"] for line in lines] == [image, missing]
+
+
+def test_check_tells_whether_the_token_is_good(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serve(lambda image: "7364"):
+        assert main(["check"]) == 0
+    out = capsys.readouterr().out
+    assert "costs one API call" in out
+    assert "The token is good" in out
+
+
+def test_report_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, page = tmp_path / "journal.db", tmp_path / "report.html"
+    with Journal(path) as journal:
+        journal.begin(spider="s", host="example.org", url="http://example.org/", image=b"x")
+    assert main(["report", str(path), "-o", str(page)]) == 0
+    assert capsys.readouterr().out == f"{page}: 1 calls\n"
+    assert "example.org" in page.read_text()
+
+
+def test_report_needs_a_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "none.db")]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
 
 
 def test_solve_ends_quietly_on_ctrl_c(serve: Serve, images: Images) -> None:

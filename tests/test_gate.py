@@ -140,9 +140,7 @@ async def test_a_wall_that_asks_again_after_ten_pages(
 async def test_queries_of_one_session_do_not_spoil_each_other(
     site: CaptchaSite, api: ApiStub, settings: Any
 ) -> None:
-    crawl = await run_crawl(
-        [f"{site.url}/query/?n=60"], settings("query", CONCURRENT_REQUESTS=16)
-    )
+    crawl = await run_crawl([f"{site.url}/query/?n=60"], settings("query", CONCURRENT_REQUESTS=16))
     assert crawl.records == ALL_300[:60]
     assert len(api.calls) == 60
     assert site.stats["query"]["spoiled"] == 0

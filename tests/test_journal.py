@@ -207,7 +207,7 @@ class TestManyWriters:
             subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(number)])
             for number in range(4)
         ]
-        assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
+        assert [process.wait(120) for process in processes] == [0, 0, 0, 0]
         with Snapshot(path) as snapshot:
             assert Counter(call.spider for call in snapshot.rows()) == {
                 str(number): 50 for number in range(4)

@@ -432,7 +432,10 @@ async def test_retries_can_be_switched_off(
 @pytest.mark.parametrize(
     ("reply", "code"),
     [
-        ((429, {"error": {"code": "too_many_requests", "message": "slow"}}, {}), "too_many_requests"),
+        (
+            (429, {"error": {"code": "too_many_requests", "message": "slow"}}, {}),
+            "too_many_requests",
+        ),
         ((500, {"error": {"code": "api_error"}}, {}), "api_error"),
         ((504, {"code": "timeout", "detail": "late", "task_id": "x"}, {}), "timeout"),
         ((502, "<html>Bad Gateway</html>", {}), "api_error"),
@@ -593,9 +596,7 @@ async def test_nothing_of_the_page_goes_to_the_api(
 
 
 @ensureDeferred
-async def test_signals_for_users_extensions(
-    site: CaptchaSite, api: ApiStub, settings: Any
-) -> None:
+async def test_signals_for_users_extensions(site: CaptchaSite, api: ApiStub, settings: Any) -> None:
     from scrapy_acecaptcha.signals import captcha_failed, captcha_solved
 
     told: list[tuple[str, str, Any]] = []

@@ -1,4 +1,4 @@
-"""solve_captcha() on pages as they come: images, forms and verdicts, in real Chromium, both APIs."""
+"""solve_captcha() in real Chromium, by both APIs: images, forms and verdicts."""
 
 from __future__ import annotations
 
@@ -60,8 +60,9 @@ def visit(browser: Browser, lab: Lab, client: AceCaptchaClient) -> Callable[...,
 
 LATE = """<img id=captcha>REST<script>
     setTimeout(() => document.querySelector("#captcha").src = "/captcha.png", 400)</script>"""
-INSERTED = """<p id=here></p>REST<script>setTimeout(() =>
-    document.querySelector("#here").innerHTML = "<img id=captcha src=/captcha.png>", 400)</script>"""
+INSERTED = """<p id=here></p>REST<script>
+    const image = "<img id=captcha src=/captcha.png>";
+    setTimeout(() => document.querySelector("#here").innerHTML = image, 400)</script>"""
 CANVAS = """<canvas id=captcha width=140 height=50></canvas>REST<script>
     const canvas = document.querySelector("#captcha").getContext("2d");
     canvas.fillStyle = "#fff"; canvas.fillRect(0, 0, 140, 50);
@@ -165,7 +166,7 @@ def test_source_gives_the_bytes_that_the_page_received(visit, lab, lab_api, kind
     assert len(lab.images) == 1
 
 
-REVOKED = BLOB.replace("createObjectURL(b)", "createObjectURL(b)").replace(
+REVOKED = BLOB.replace(
     ")</script>",
     ").then(() => setTimeout(() => URL.revokeObjectURL(document.images[0].src), 50))</script>",
 )
@@ -232,8 +233,9 @@ def test_fills_in_fields_of_every_kind(visit, lab):
 def test_waits_for_options_that_come_late_and_for_pages_that_redraw(visit, lab):
     lab.page = form(
         """<select name=city><option>-</select><script>
-        setTimeout(() => document.querySelector("select").innerHTML += "<option>Lima</option>", 500);
-        document.querySelector("select").onchange = () =>
+        const cities = document.querySelector("select");
+        setTimeout(() => cities.innerHTML += "<option>Lima</option>", 500);
+        cities.onchange = () =>
             document.querySelector("#captcha").src = "/captcha.png?2";</script>"""
         + IMAGE
         + REST
@@ -257,7 +259,10 @@ def test_keys_are_heard(visit, lab):
 SUBMITS = {
     "own button": (IMAGE + REST, None),
     "enter": (IMAGE + "<input name=code>", None),
-    "selector": (IMAGE + "<input name=code><span id=go onclick='forms[0].submit()'>", "#go"),
+    "selector": (
+        IMAGE + "<input name=code><a id=go onclick='document.forms[0].submit()'>Send</a>",
+        "#go",
+    ),
     "xpath": (IMAGE + REST, "//button[. = 'Go']"),
     "text": ("<h3>Go</h3>" + IMAGE + REST, "text=Go"),
     "text of an input": (IMAGE + "<input name=code><input type=submit value=Find>", "text=find"),
@@ -271,10 +276,6 @@ SUBMITS = {
         None,
     ),
 }
-SUBMITS["selector"] = (
-    IMAGE + "<input name=code><a id=go onclick='document.forms[0].submit()'>Send</a>",
-    "#go",
-)
 
 
 @pytest.mark.parametrize("how", SUBMITS)
@@ -331,7 +332,7 @@ SCRIPTS = {
     "failure": (SHOW, "message.textContent = 'Wrong';" + NEW_IMAGE, {"failure": "text=Wrong"}),
     "failure, image later": (
         SHOW,
-        "message.textContent = 'Wrong'; setTimeout(() => { %s }, 600)" % NEW_IMAGE,
+        f"message.textContent = 'Wrong'; setTimeout(() => {{ {NEW_IMAGE} }}, 600)",
         {"failure": "#message:not(:empty)"},
     ),
     "success": (

@@ -55,6 +55,7 @@ def assert_no_page_is_left(crawl: Any) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_rule_is_enough(site, api, browser_settings, scenario):
     crawl = await run_crawl(pages(site, scenario, 6), browser_settings(scenario))
+    [f.printDetailedTraceback() for f in crawl.failures[:1]]
     assert crawl.errors == []
     assert crawl.records == [f"Record {i}" for i in range(6)]
     assert [page.status for page in crawl.pages] == [200] * 6
@@ -72,7 +73,9 @@ async def test_a_rule_is_enough(site, api, browser_settings, scenario):
 
 @pytest_twisted.ensureDeferred
 async def test_more_requests_than_pages_do_not_wait_for_each_other(site, api, browser_settings):
-    settings = browser_settings("inplace", CONCURRENT_REQUESTS=12, PLAYWRIGHT_MAX_PAGES_PER_CONTEXT=2)
+    settings = browser_settings(
+        "inplace", CONCURRENT_REQUESTS=12, PLAYWRIGHT_MAX_PAGES_PER_CONTEXT=2
+    )
     crawl = await run_crawl(pages(site, "inplace", 12), settings)
     assert len(crawl.records) == 12
     assert len(api.calls) == 1
@@ -81,7 +84,7 @@ async def test_more_requests_than_pages_do_not_wait_for_each_other(site, api, br
 @pytest.mark.parametrize("scenario", ["query", "queryget"])
 @pytest_twisted.ensureDeferred
 async def test_query_forms_with_wrong_answers(site, browser_settings, scenario):
-    with ApiStub(site.answers, wrong=0.3, seed=5) as api:
+    with ApiStub(site.answers, wrong=0.4, seed=1) as api:
         settings = browser_settings(scenario, ACECAPTCHA_API_BASE_URL=api.url)
         crawl = await run_crawl(pages(site, scenario, 5), settings)
     assert crawl.records == [f"Record {i}" for i in range(5)]
@@ -92,10 +95,21 @@ async def test_query_forms_with_wrong_answers(site, browser_settings, scenario):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_pdf_behind_the_captcha(site, browser_settings):
-    crawl = await run_crawl(pages(site, "pdf"), browser_settings("pdf"))
-    assert crawl.pages[0].body.startswith(b"%PDF")
-    assert "acecaptcha" in crawl.pages[0].flags
+async def test_the_file_behind_the_captcha(lab, browser_settings):
+    lab.record = (
+        b"%PDF-1.4",
+        {"Content-Type": "application/pdf", "Content-Disposition": "attachment"},
+    )
+    with ApiStub(lab.gallery.answer) as api:
+        host = lab.url.split("/")[2]
+        settings = browser_settings("", ACECAPTCHA_API_BASE_URL=api.url)
+        settings["ACECAPTCHA_RULES"] = {host: {"image": "#captcha", "input": "[name=code]"}}
+        crawl = await run_crawl([Request(lab.url, meta={"playwright": True})], settings)
+    assert crawl.errors == []
+    assert crawl.pages[0].body == b"%PDF-1.4"
+    assert crawl.pages[0].headers["Content-Type"] == b"application/pdf"
+    assert crawl.pages[0].flags == ["playwright", "acecaptcha"]
+    assert_no_page_is_left(crawl)
 
 
 @pytest_twisted.ensureDeferred

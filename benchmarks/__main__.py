@@ -1,0 +1,101 @@
+"""Measure everything, print one table, write RESULTS.md: ``python -m benchmarks``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from datetime import date
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from benchmarks import rows
+from benchmarks.rows import Row, Servers
+from benchmarks.servers import serve
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+PACKAGES = ("scrapy-acecaptcha", "Scrapy", "Twisted", "parsel", "lxml", "requests", "playwright")
+SOLVES = 20_000
+HOW = """
+Rows are measured one after the other, each crawl in a process of its own, the site and the API in
+others; the last four rows, which are about calls, long waits and memory rather than speed, run side
+by side. Without and with the add-on take turns, and ratios are medians of such pairs. Pages have
+20 kB; five in a hundred speak of captchas in their text, a third has numeric character references.
+The site and the API are made to be fast: what is measured is the crawler.
+
+The blocking middleware is `blocking.py`, the clients of other services are as published and
+configured as by default, at a stub of their own protocol (`services.py`); CapSolver's answers
+images in the first reply, the others are polled.
+"""
+
+
+def measure(servers: Servers) -> tuple[list[Row], list[str]]:
+    """All rows, and where the time goes."""
+    table = [
+        rows.throughput(servers, "titles", 6, "a spider that reads each page's title"),
+        rows.throughput(servers, "pages", 4, "a spider that looks at nothing"),
+        rows.parallel(servers, 2),
+        rows.latency(servers, 30),
+        rows.heartbeat(servers, 3),
+    ]
+    *more, profile = rows.side_by_side(
+        partial(rows.blocking, servers),
+        partial(rows.calls, servers),
+        partial(rows.clients, servers, 2),
+        partial(rows.memory, servers, SOLVES),
+        lambda: list(rows.profiled(servers)),
+    )
+    return [*table, *more], profile
+
+
+def as_markdown(table: list[Row]) -> str:
+    """The table, with columns that line up in a terminal, too."""
+    lines = [("what", "scrapy-acecaptcha", "otherwise", "must reach", "")]
+    mark = {True: "yes", False: "**NO**", None: ""}
+    lines += [(r.what, r.ours, r.otherwise, r.target, mark[r.reached]) for r in table]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, tuple("-" * width for width in widths))
+    return "\n".join(
+        "| " + " | ".join(map(str.ljust, line, widths)) + " |"  # type: ignore[arg-type]
+        for line in lines
+    )
+
+
+def machine() -> str:
+    """What it was measured on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, "
+        f"{memory:.0f} GB, {platform.platform()}; load average before: {os.getloadavg()[0]:.1f}"
+    )
+
+
+def main() -> int:
+    """0 if every row reached what it must."""
+    started = time.monotonic()
+    measured_on = machine()
+    with serve("site") as site, serve("api") as api, serve("services") as services:
+        table, profile = measure(Servers(site, api, services))
+    seconds = time.monotonic() - started
+    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    told = as_markdown(table)
+    RESULTS.write_text(
+        f"# Benchmarks\n\n`make bench`, {date.today()}, took {seconds:.0f} s.\n\n"
+        f"- {measured_on}\n- Python {platform.python_version()}, {versions}\n\n"
+        f"{told}\n{HOW}\n## Where the time goes\n\nBy cProfile, which makes calls of Python "
+        "functions look dearer than they are.\n\n" + "\n".join(profile),
+        encoding="utf-8",
+    )
+    print(f"{told}\n\n{seconds:.0f} s; {RESULTS}")
+    return int(any(row.reached is False for row in table))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

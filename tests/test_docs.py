@@ -1,0 +1,96 @@
+"""Every code block of README and docs runs."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scrapy
+from pytest_twisted import ensureDeferred
+from scrapy import Request
+
+from scrapy_acecaptcha.cli import _parser
+from scrapy_acecaptcha.rules import RuleBook
+from tests.crawling import run_crawl
+from tests.site import CaptchaSite
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def python_blocks() -> list[Any]:
+    return [
+        pytest.param(block, id=f"{page.name}-{number}")
+        for page in PAGES
+        for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))
+    ]
+
+
+def commands() -> list[Any]:
+    """Lines of blocks indented by four spaces, and those of ``sh`` fences, without comments."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        lines = re.findall(r"^    (\S.*)$", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
+        for block in re.findall(r"```sh\n(.*?)```", text, re.S):
+            lines += textwrap.dedent(block).splitlines()
+        known = re.compile(r"(make|pip|scrapy|acecaptcha|python) ")
+        found += [
+            (page.name, line.partition(" #")[0].strip()) for line in lines if known.match(line)
+        ]
+    return found
+
+
+@pytest.mark.parametrize("block", python_blocks())
+def test_python_blocks_run(block: str) -> None:
+    namespace: dict[str, Any] = {"scrapy": scrapy}
+    exec(compile(block, "block", "exec"), namespace)
+    if "ACECAPTCHA_RULES" in namespace:
+        assert len(RuleBook(namespace["ACECAPTCHA_RULES"]))
+
+
+@pytest.mark.parametrize(("page", "command"), commands())
+def test_commands_exist(page: str, command: str) -> None:
+    if command.startswith("make "):
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+        assert set(command.split()[1:]) <= set(targets)
+    elif command.startswith("acecaptcha "):
+        _parser().parse_args(_words(command)[1:])
+    elif command.startswith("pip "):
+        for extra in re.findall(r"\[(\w+)\]", command):
+            assert re.search(rf"^{extra} = \[", (ROOT / "pyproject.toml").read_text(), re.M)
+    elif "ACECAPTCHA_RULES=" in command:
+        assert len(RuleBook(re.findall(r"ACECAPTCHA_RULES='(.*?)'", command)[0]))
+
+
+def _words(command: str) -> list[str]:
+    import shlex
+
+    return shlex.split(command)
+
+
+def recipes() -> list[Any]:
+    text = (ROOT / "docs" / "cookbook.md").read_text()
+    found = re.findall(r"<!-- site: (\w+)(.*?) -->\n```python\n(.*?)```", text, re.S)
+    return [pytest.param(*recipe, id=recipe[0] + str(i)) for i, recipe in enumerate(found)]
+
+
+@pytest.mark.parametrize(("scenario", "how", "block"), recipes())
+@ensureDeferred
+async def test_recipes_work_on_a_site_of_their_kind(
+    site: CaptchaSite, settings: Any, scenario: str, how: str, block: str
+) -> None:
+    namespace: dict[str, Any] = {}
+    exec(block, namespace)
+    ((_, rule),) = namespace["ACECAPTCHA_RULES"].items()
+    start = [Request(f"{site.url}/{scenario}/record/{i}") for i in range(5)]
+    config = settings("", rule, CONCURRENT_REQUESTS=1 if "one at a time" in how else 8)
+    crawl = await run_crawl(start, config)
+    assert crawl.errors == []
+    if scenario == "pdf":
+        assert [page.body[:4] for page in crawl.pages] == [b"%PDF"] * 5
+    else:
+        assert crawl.records == [f"Record {i}" for i in range(5)]
