@@ -94,3 +94,13 @@ async def test_recipes_work_on_a_site_of_their_kind(
         assert [page.body[:4] for page in crawl.pages] == [b"%PDF"] * 5
     else:
         assert crawl.records == [f"Record {i}" for i in range(5)]
+
+
+def test_every_promise_has_its_test() -> None:
+    promised = re.findall(
+        r"`(test_\w+\.py)(?:::(\w+))?`", (ROOT / "docs/reliability.md").read_text()
+    )
+    assert len(promised) > 20
+    for file, name in promised:
+        source = (ROOT / "tests" / file).read_text()
+        assert not name or f"def {name}(" in source, f"{file}::{name}"
