@@ -190,6 +190,8 @@ async def _probe(options: argparse.Namespace, fields: dict[str, Any], report: _R
         html = _checked_page(page, report)
         rule = _found(html.selector, get_base_url(html), fields, report)
         challenge = ScrapyChallenge(request, page, rule, visitor.download, DEFAULT_MAX_BYTES)
+        with _step("form"):
+            challenge.form().submission("")  # a crawl looks at it before it pays, too
         with _step("image"):
             image = await challenge.image()
         _keep(image, options, report)
