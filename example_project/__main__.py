@@ -18,11 +18,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from example_project.data import COMPANIES
+from example_project.data import COMPANIES, TENDERS
 from example_project.registry.spiders.court import COMPANIES as SEARCHED
-from example_project.site import RECORDS_PER_CAPTCHA, create_court, create_register
+from example_project.site import (
+    RECORDS_PER_CAPTCHA,
+    create_court,
+    create_register,
+    create_tenders,
+)
 from scrapy_acecaptcha.client import DEFAULT_BASE_URL
 from scrapy_acecaptcha.sandbox import LocalServer, Sandbox
+from scripts.browser import launch_options
 
 PROJECT = Path(__file__).parent
 OUTPUT = Path(os.environ.get("EXAMPLE_OUTPUT") or PROJECT / "output").resolve()
@@ -55,6 +61,7 @@ CRAWLS = (
         len(COMPANIES),
     ),
     Crawl("court", "a search form wants a captcha for each query", len(SEARCHED)),
+    Crawl("tenders", "a script draws the captcha on a canvas: in a browser", len(TENDERS)),
 )
 
 
@@ -66,14 +73,17 @@ def main() -> int:
         environ = dict(os.environ)
         register = stack.enter_context(LocalServer(create_register()))
         court = stack.enter_context(LocalServer(create_court()))
+        tenders = stack.enter_context(LocalServer(create_tenders()))
         environ |= {
             "EXAMPLE_REGISTER_PORT": str(register.port),
             "EXAMPLE_COURT_PORT": str(court.port),
+            "EXAMPLE_TENDERS_PORT": str(tenders.port),
+            "EXAMPLE_BROWSER": json.dumps(launch_options()),
         }
         real = bool(environ.get("ACEDATACLOUD_API_TOKEN"))
         if real:
             url = environ.get("ACEDATACLOUD_API_BASE_URL") or DEFAULT_BASE_URL
-            print(f"Captchas are read by the API at {url}; that takes some 15 calls, charged to")
+            print(f"Captchas are read by the API at {url}; that takes some 20 calls, charged to")
             print("the account of ACEDATACLOUD_API_TOKEN. Unset it to use the sandbox instead.")
         else:
             environ |= stack.enter_context(Sandbox()).environ

@@ -1,4 +1,4 @@
-"""What the example's two offices know: the companies of the fictional county of Varrow."""
+"""What the example's three offices know: the companies of the fictional county of Varrow."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ class Case:
     state: str
 
 
+@dataclass(frozen=True)
+class Tender:
+    number: str
+    subject: str
+
+
 def _company(index: int) -> Company:
     place = _PLACES[index % 10]
     trade = _TRADES[(index + index // 10) % 6]
@@ -67,3 +73,9 @@ def _cases(index: int) -> tuple[Case, ...]:
 
 COMPANIES = tuple(_company(index) for index in range(60))
 CASES = {company.name: _cases(index) for index, company in enumerate(COMPANIES)}
+TENDERS = tuple(
+    Tender(number=f"T 2026-{41 + 7 * index}", subject=f"{work} at {place}")
+    for index, (work, place) in enumerate(
+        (work, place) for work in ("New roof", "Dredging", "Street lamps") for place in _SEATS
+    )
+)

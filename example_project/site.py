@@ -1,7 +1,8 @@
-"""The two sites that the example crawls: ``python -m example_project.site``.
+"""The three sites that the example crawls: ``python -m example_project.site``.
 
 The register of companies shows its list to everybody, but a record only to a visitor who has read
-a captcha; one captcha opens a number of records. The county court's search wants one per query.
+a captcha; one captcha opens a number of records. The county court's search wants one per query. The
+tender portal draws its captcha on a canvas and sends the answer by fetch(): it needs a browser.
 As on most real sites, each visitor owes one answer: a new image replaces it, an attempt uses it up.
 """
 
@@ -12,13 +13,14 @@ import os
 import secrets
 import threading
 from collections import Counter
+from dataclasses import asdict
 from io import BytesIO
 
 from captcha.image import ImageCaptcha
-from flask import Flask, Response, abort, g, render_template, request, send_file
+from flask import Flask, Response, abort, g, jsonify, render_template, request, send_file
 from werkzeug.wrappers import Response as AnyResponse
 
-from example_project.data import CASES, COMPANIES
+from example_project.data import CASES, COMPANIES, TENDERS
 from scrapy_acecaptcha.sandbox import LocalServer
 
 PAGE_SIZE = 10
@@ -132,6 +134,25 @@ def create_court() -> Flask:
     return app
 
 
+def create_tenders() -> Flask:
+    """Make the tender portal, where a script draws the captcha and sends the answer."""
+    app = Flask(__name__)
+    desk = CaptchaDesk(app, "tenders_visitor")
+
+    @app.get("/")
+    def page() -> str:
+        return render_template("tenders.html")
+
+    @app.post("/tenders")
+    def tenders() -> Response | tuple[Response, int]:
+        if not desk.passes(request.form.get("code", "")):
+            return jsonify(error="wrong code"), 403
+        return jsonify([asdict(tender) for tender in TENDERS])
+
+    app.add_url_rule("/robots.txt", view_func=robots)
+    return app
+
+
 def robots() -> Response:
     return Response("User-agent: *\nAllow: /\n", mimetype="text/plain")
 
@@ -139,12 +160,15 @@ def robots() -> Response:
 def main() -> None:
     register_port = int(os.environ.get("EXAMPLE_REGISTER_PORT", "8000"))
     court_port = int(os.environ.get("EXAMPLE_COURT_PORT", "8001"))
+    tenders_port = int(os.environ.get("EXAMPLE_TENDERS_PORT", "8002"))
     with (
         LocalServer(create_register(), register_port) as register,
         LocalServer(create_court(), court_port) as court,
+        LocalServer(create_tenders(), tenders_port) as tenders,
     ):
         print(f"Register of companies: {register.url}/records/")
         print(f"County court:          {court.url}/search")
+        print(f"Tender portal:         {tenders.url}/")
         print("Ctrl-C stops them.", flush=True)
         threading.Event().wait()
 

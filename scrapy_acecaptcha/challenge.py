@@ -265,8 +265,12 @@ class ScrapyChallenge:
             return svg_source(next(matches[0].root.iter("svg")))
         if address.strip().lower().startswith("data:"):
             return decode_data_uri(address)
-        url = urljoin(get_base_url(self._text_page), address.strip())
-        if urlsplit(url).scheme not in ("http", "https"):
+        try:
+            url = urljoin(get_base_url(self._text_page), address.strip())
+            scheme = urlsplit(url).scheme
+        except ValueError:  # such as http://[
+            url, scheme = address, ""
+        if scheme not in ("http", "https"):
             raise CaptchaImageError(f"The captcha's image has the address {url[:80]!r}")
         return url
 

@@ -1,10 +1,12 @@
 """Scrapy settings of the example. What scrapy-acecaptcha needs are the first two."""
 
+import json
 import logging
 import os
 
 REGISTER = "127.0.0.1:" + os.environ.get("EXAMPLE_REGISTER_PORT", "8000")
 COURT = "127.0.0.1:" + os.environ.get("EXAMPLE_COURT_PORT", "8001")
+TENDERS = "127.0.0.1:" + os.environ.get("EXAMPLE_TENDERS_PORT", "8002")
 
 ADDONS = {"scrapy_acecaptcha.Addon": 500}
 ACECAPTCHA_RULES = {
@@ -13,9 +15,14 @@ ACECAPTCHA_RULES = {
     # Two text fields, so the rule says which is for the answer. What the other is to hold comes
     # from each request.
     COURT: {"image": "#search img", "input": "input[name=verification]", "answer": r"\d{4}"},
+    # A canvas: for the browser only, see the spider.
+    TENDERS: {"image": "canvas", "input": "#code", "success": "li.tender", "answer": r"\d{4}"},
 }
 # The example takes some twenty calls of the API. Should anything go wrong, it stops here.
 ACECAPTCHA_BUDGET = 100
+
+# How to start the browser, if it is not Playwright's own.
+PLAYWRIGHT_LAUNCH_OPTIONS = json.loads(os.environ.get("EXAMPLE_BROWSER", "{}"))
 
 BOT_NAME = "registry"
 SPIDER_MODULES = ["registry.spiders"]

@@ -1,0 +1,25 @@
+"""Settings for many workers that crawl together: the queue is in Redis, and so is the budget.
+
+    cd example_project
+    SCRAPY_SETTINGS_MODULE=registry.settings_cluster python -m scrapy crawl register
+
+Run that as often as there are cores, on as many machines; docs/scaling.md explains it.
+"""
+
+import os
+
+from registry.settings import *  # noqa: F403 - all that holds for one worker
+from registry.settings import EXTENSIONS
+
+REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
+
+SCHEDULER = "registry.cluster.Scheduler"
+DUPEFILTER_CLASS = "scrapy_redis.dupefilter.RFPDupeFilter"
+SCHEDULER_PERSIST = True  # else the first worker to close empties the queue of all
+
+# All workers together; the count stays in Redis until somebody deletes it.
+ACECAPTCHA_BUDGET = 1000
+ACECAPTCHA_BUDGET_REDIS = REDIS_URL
+
+EXTENSIONS = {**EXTENSIONS, "registry.cluster.StayOpen": 500}
+CLUSTER_IDLE_SECONDS = 60
