@@ -38,6 +38,8 @@ def beside_the_limit(engine: ExecutionEngine, request: Request) -> Iterator[None
     slot = downloader.slots.get(downloader.get_slot_key(request))
     extra = int(downloader.total_concurrency > 0 and _beside(engine) < MAX_BESIDE)
     downloader.total_concurrency += extra
+    if slot is not None and request in slot.active:
+        slot = None  # it waits in its download, in a browser: it is shown already
     if slot is not None:
         slot.active.add(request)
     if engine._slot is not None:

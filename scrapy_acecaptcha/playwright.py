@@ -471,6 +471,7 @@ class PageChallenge:
         :raises CaptchaNotFound: it has disappeared
         :raises CaptchaImageError: there is none that may be read
         """
+        yield self._come_to_front()
         if not (yield self.appear()):
             raise self.not_found()
         for name, value in self.rule.fields.items():
@@ -523,6 +524,11 @@ class PageChallenge:
         image = self._image.nth(self._seen.image.index)
         return PageForm(self.scope, self.rule, image, self._timeout)
 
+    def _come_to_front(self) -> Steps[None]:
+        """Have the page drawn: in a tab behind others a screenshot or a click takes seconds."""
+        if len(self.page.context.pages) > 1:
+            yield self.page.bring_to_front()
+
     def _quiet(self) -> Steps[None]:
         """Let a page finish what a change of a field made it do."""
         deadline = self._deadline
@@ -539,6 +545,7 @@ class PageChallenge:
         self._sent = yield self._look(verdict=True)
         try:
             self.watch.form_is_sent()
+            yield self._come_to_front()
             yield self._route()
             yield self._form().type(answer)
             yield self._pause()

@@ -19,7 +19,7 @@ from scrapy_acecaptcha.page_form import POLL_MS
 if TYPE_CHECKING:
     from scrapy_acecaptcha.playwright import PageChallenge
 
-LANDING_SECONDS = 1.0  # in which a tab that was just opened goes somewhere
+LANDING_SECONDS = 2.0  # in which a tab that was just opened goes somewhere
 
 
 @dataclass
@@ -63,20 +63,29 @@ def in_turn(challenge: PageChallenge, steps: Steps[CaptchaResult]) -> Steps[Capt
 
 
 def _let_land(challenge: PageChallenge) -> Steps[bool]:
-    """Wait for tabs that are loading: what they get may still replace the session's cookie."""
+    """Wait for tabs that are loading: what they get may still replace the session's cookie.
+
+    :return: whether a tab has loaded something since this one has
+    """
     page = challenge.page
     others = [tab for tab in page.context.pages if tab is not page]
     host = urlsplit(challenge.url).netloc
-    started = time.monotonic()
     if challenge.is_async:  # else nobody can send a tab anywhere as long as we wait
 
         def blank() -> list[Any]:
             return [tab for tab in others if tab.url == "about:blank" and not tab.is_closed()]
 
-        while time.monotonic() - started < LANDING_SECONDS and set(blank()) - set(_BLANK):
+        give_up = time.monotonic() + LANDING_SECONDS
+        while time.monotonic() < give_up and set(blank()) - set(_BLANK):
             yield page.wait_for_timeout(POLL_MS)
         _BLANK.update(blank())
+    is_stale = False
     for tab in [tab for tab in others if urlsplit(tab.url).netloc == host]:
         with suppress(Exception):  # it takes longer, or was closed
             yield tab.wait_for_load_state("load", timeout=LANDING_SECONDS * 1000)
-    return time.monotonic() - started > POLL_MS / 1000
+            # Not evaluate(), which has no timeout.
+            loaded_at = yield tab.wait_for_function(
+                "performance.timeOrigin", timeout=LANDING_SECONDS * 1000
+            )
+            is_stale = is_stale or (yield loaded_at.json_value()) > challenge.loaded_at
+    return is_stale
