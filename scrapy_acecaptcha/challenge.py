@@ -24,6 +24,7 @@ from scrapy_acecaptcha.selectors import has_text, needed_words, select, text_of,
 from scrapy_acecaptcha.sources import image_address
 
 INNER = "_acecaptcha_inner"  # request.meta key of requests made in here
+DELIVERED = "_acecaptcha_delivered"  # request.meta key: the spider has had the response
 SENT = "_acecaptcha_sent"  # request.meta key: what a redirect makes a request forget
 MAX_PAGE_BYTES = 10_000_000
 MAX_MATCHES = 50
@@ -39,11 +40,13 @@ _NOTED_META = (
     "_dont_cache",
     "is_start_request",
     "acecaptcha_result",
+    DELIVERED,
     SENT,
 )
 # What the spider wants for its own page, not for the captcha's image and form.
 _PAGE_META = (
     "dont_redirect",
+    "dont_retry",
     "handle_httpstatus_list",
     "handle_httpstatus_all",
     "download_maxsize",
@@ -91,37 +94,56 @@ def _has_ascii(page: TextResponse) -> bool:
     return "abc".encode(page.encoding, "replace") == b"abc"
 
 
+def is_redirected(request: Request) -> bool:
+    """Whether *request* is where a redirect led, and not a new one with an old response's meta."""
+    sent = request.meta.get(SENT)
+    return (
+        sent is not None
+        and DELIVERED not in request.meta
+        and len(request.meta.get("redirect_urls", ())) > sent["redirects"]
+    )
+
+
+def original_url(request: Request) -> str:
+    """The address that the spider asked for."""
+    return str(request.meta[SENT]["url"]) if is_redirected(request) else request.url
+
+
 def original_request(request: Request) -> Request:
     """The request that the spider made, before redirects changed it."""
-    urls = request.meta.get("redirect_urls")
-    if not urls:
+    if not is_redirected(request):
         return request
+    sent = request.meta[SENT]
     meta = {k: v for k, v in request.meta.items() if k not in _REDIRECT_META}
     if meta.get("download_slot") == urlsplit(request.url).hostname:
         del meta["download_slot"]  # the downloader's own note, not the spider's wish
-    sent = meta.get(SENT)
-    if not sent:
-        return request.replace(url=urls[0], meta=meta)
+    meta[SENT] = {**sent, "redirects": 0}
     headers = request.headers.copy()
+    headers.pop("Referer", None)  # the redirect's
     headers.update(sent["headers"])
     return request.replace(
-        url=urls[0],
+        url=sent["url"],
         method=sent["method"],
         body=sent["body"].encode("latin-1"),
+        priority=sent["priority"],
         headers=headers,
         meta=meta,
     )
 
 
 def note_original(request: Request) -> None:
-    """Note what a redirect would take from a request that is not a GET."""
-    if request.method == "GET" or request.meta.get("redirect_urls"):
+    """Note what a redirect would take from a request, or change in it."""
+    if is_redirected(request):
         return
-    content_type = request.headers.get("Content-Type")
+    request.meta.pop(DELIVERED, None)
+    headers = {name: request.headers.get(name) for name in ("Content-Type", "Referer")}
     request.meta[SENT] = {
+        "url": request.url,
+        "redirects": len(request.meta.get("redirect_urls", ())),
         "method": request.method,
         "body": request.body.decode("latin-1"),
-        "headers": {"Content-Type": content_type.decode("latin-1")} if content_type else {},
+        "priority": request.priority,
+        "headers": {name: v.decode("latin-1") for name, v in headers.items() if v},
     }
 
 
@@ -214,7 +236,8 @@ class ScrapyChallenge:
         """Judge the page that the form led to, and go back where the spider wanted to be."""
         answer_page = self._answer_page
         if answer_page is None or not self._accepts(answer_page):
-            return False
+            # A dead end without a captcha (405, 404, 500) says nothing of the answer.
+            return self._is_dead_end(answer_page) and await self.reload()
         if not self._must_return(answer_page):
             self.page = answer_page
             return True
@@ -225,6 +248,12 @@ class ScrapyChallenge:
             self.page = answer_page
             return True
         return False
+
+    def _is_dead_end(self, page: Response | None) -> bool:
+        rule = self.rule
+        return not (rule.success or rule.failure) and (
+            page is None or not shows_captcha(page, rule)
+        )
 
     async def renew(self) -> bool:
         """Have a fresh captcha page in hand; False if the site lets us through."""

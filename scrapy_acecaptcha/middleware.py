@@ -21,10 +21,14 @@ from scrapy.utils.asyncio import create_looping_call
 from scrapy_acecaptcha.browser_requests import PageCaptcha, Visit, is_for_browser, solves_itself
 from scrapy_acecaptcha.budget import Budget, SharedBudget
 from scrapy_acecaptcha.challenge import (
+    DELIVERED,
     INNER,
+    SENT,
     ScrapyChallenge,
+    is_redirected,
     note_original,
     original_request,
+    original_url,
     shows_captcha,
 )
 from scrapy_acecaptcha.client import AceCaptchaClient
@@ -133,6 +137,8 @@ class AceCaptchaMiddleware:
             (middleware.spider_closed, signals.spider_closed),
             (middleware.request_reached_downloader, signals.request_reached_downloader),
             (middleware.request_left_downloader, signals.request_left_downloader),
+            (middleware.request_dropped, signals.request_dropped),
+            (middleware.response_received, signals.response_received),
         ):
             crawler.signals.connect(method, signal=signal)
         return middleware
@@ -168,6 +174,20 @@ class AceCaptchaMiddleware:
         if key is not None:
             self.gate.session(key).leaves(request)
 
+    def response_received(self, response: Response, request: Request, spider: Spider) -> None:
+        """The spider gets *response*, and may hand its meta on to other requests."""
+        if SENT in request.meta:
+            request.meta[DELIVERED] = True
+
+    def request_dropped(self, request: Request, spider: Spider) -> None:
+        """Bring back a request that was redirected to a page that others were redirected to, too.
+
+        All requests of a wall may lead to one captcha page, which Scrapy's duplicate filter takes
+        for a page that has been crawled.
+        """
+        if is_redirected(request) and self._rule(request) is not None:
+            self.crawler.engine.crawl(request.replace(dont_filter=True))
+
     async def process_request(self, request: Request) -> Request | None:
         """Hold a request of a session whose captcha is being solved."""
         if INNER in request.meta:
@@ -180,17 +200,18 @@ class AceCaptchaMiddleware:
 
     async def _held(self, request: Request) -> Request | None:
         """Hold *request* while its session's gate is shut; a request to be made instead, if any."""
+        if len(self.rules) or "acecaptcha" in request.meta:
+            note_original(request)  # the captcha may stand on another host
         key = self._session_key(request)
         if key is None:
             return None
-        note_original(request)
         try:
             if self.gate.session(key).is_full:
                 self._count("held")
                 await self.gate.session(key).hold(self._beside(request))
         except Stopped:
             return _again(request)
-        if not request.meta.get("redirect_urls"):
+        if not is_redirected(request):
             request.meta[_SENT_AT] = self.gate.solves
         elif self.gate.solved_since(key, request.meta.get(_SENT_AT, 0)):
             # It was on its way to a captcha page that meanwhile was passed: who knows what that
@@ -202,6 +223,10 @@ class AceCaptchaMiddleware:
     async def process_response(self, request: Request, response: Response) -> Request | Response:
         """Solve the captcha that *response* shows instead of what the spider asked for."""
         if INNER in request.meta:
+            rule = self._rule(request)
+            if rule is not None and shows_captcha(response, rule):
+                # A captcha is an answer, even with a 503 or a refresh in some minutes.
+                request.meta.update(dont_redirect=True, dont_retry=True)
             return response
         key = self._session_key(request)
         stale = "cached" in response.flags  # Scrapy's HTTP cache keeps captchas, too
@@ -445,8 +470,7 @@ class AceCaptchaMiddleware:
         rule = self._rule(request)
         if rule is None or not rule.session:
             return None
-        url = (request.meta.get("redirect_urls") or [request.url])[0]
-        parts = urlsplit(url)
+        parts = urlsplit(original_url(request))
         if parts.path == "/robots.txt":
             return None
         meta = request.meta

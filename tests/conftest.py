@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,24 +56,37 @@ def settings(site: CaptchaSite, api: ApiStub) -> Any:
     return make
 
 
-@pytest.fixture(scope="session", params=["sync", "async"])
-def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Chromium, behind either of Playwright's APIs."""
-    from tests.browsers import AsyncBrowser, SyncBrowser
+@pytest.fixture(scope="session")
+def sync_browser() -> Iterator[Any]:
+    """Chromium behind Playwright's sync API."""
+    from tests.browsers import SyncBrowser
 
-    running = SyncBrowser() if request.param == "sync" else AsyncBrowser()
+    running = SyncBrowser()
     yield running
     running.close()
 
 
 @pytest.fixture(scope="session")
 def async_browser() -> Iterator[Any]:
-    """Chromium behind the async API, for tests of many things at once."""
+    """Chromium behind Playwright's async API."""
     from tests.browsers import AsyncBrowser
 
     running = AsyncBrowser()
     yield running
     running.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def browser(request: pytest.FixtureRequest) -> Any:
+    """Chromium, by both of Playwright's APIs."""
+    return request.getfixturevalue(f"{request.param}_browser")
+
+
+@pytest.fixture
+def either_browser(request: pytest.FixtureRequest) -> Any:
+    """Chromium, by one API or the other: for tests with many cases, half of them by each."""
+    kind = ("sync", "async")[zlib.crc32(request.node.name.encode()) % 2]
+    return request.getfixturevalue(f"{kind}_browser")
 
 
 @pytest.fixture(scope="session")

@@ -144,6 +144,58 @@ async def test_a_post_is_made_again_behind_the_wall(site: CaptchaSite, settings:
     assert (page.request.method, page.request.body) == ("POST", b"term=4")
 
 
+@pytest.mark.parametrize("rule", [{"session": False}, {}])
+@ensureDeferred
+async def test_a_post_keeps_its_body_without_a_gate_too(
+    site: CaptchaSite, settings: Any, rule: dict[str, Any]
+) -> None:
+    request = Request(
+        f"{site.url}/post/search",
+        method="POST",
+        body=b"term=4",
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+    )
+    crawl = await run_crawl([request], settings("post", rule))
+    assert crawl.records == ["Record 4"]
+
+
+@ensureDeferred
+async def test_what_a_redirect_changes_is_put_back(site: CaptchaSite, settings: Any) -> None:
+    request = Request(
+        f"{site.url}/through/record/1", headers={"Referer": "http://from.example/"}, priority=39
+    )
+    crawl = await run_crawl([request], settings("through"))
+    (page,) = crawl.pages
+    assert page.request.priority == 39
+    assert page.request.headers["Referer"] == b"http://from.example/"
+    assert site.requests[-1].path == "/through/record/1"
+    assert site.requests[-1].headers["Referer"] == "http://from.example/"
+
+
+@ensureDeferred
+async def test_requests_that_inherit_a_responses_meta_get_their_own_pages(
+    site: CaptchaSite, settings: Any
+) -> None:
+    """The meta of a page that was redirected names an address that is not theirs."""
+    from tests.crawling import CollectingSpider
+
+    class Inheriting(CollectingSpider):
+        def parse(self, response: Any) -> Any:
+            self.keep(response)
+            for i in range(1, 6):
+                yield Request(
+                    f"{site.url}/through/record/{i}",
+                    self.keep,
+                    meta=dict(response.meta),
+                    errback=self.fail,
+                )
+
+    crawl = await run_crawl(
+        [f"{site.url}/through/record/0"], settings("through"), spider=Inheriting
+    )
+    assert crawl.records == [f"Record {i}" for i in range(6)]
+
+
 @ensureDeferred
 async def test_a_result_does_not_travel_to_the_next_request(
     site: CaptchaSite, settings: Any

@@ -35,7 +35,16 @@ def client(lab_api: ApiStub) -> Iterator[AceCaptchaClient]:
 @pytest.fixture
 def visit(browser: Browser, lab: Lab, client: AceCaptchaClient) -> Callable[..., Any]:
     """Open the lab's page, solve its captcha, and return the result and what the page says."""
+    return visitor(browser, lab, client)
 
+
+@pytest.fixture
+def visit_once(either_browser: Browser, lab: Lab, client: AceCaptchaClient) -> Callable[..., Any]:
+    """The same by either API."""
+    return visitor(either_browser, lab, client)
+
+
+def visitor(browser: Browser, lab: Lab, client: AceCaptchaClient) -> Callable[..., Any]:
     def visit(
         before: Callable[[Any], Steps[Any]] | None = None,
         context: dict[str, Any] | None = None,
@@ -158,9 +167,9 @@ def test_finds_the_captcha_by_itself(visit, lab):
 
 
 @pytest.mark.parametrize("kind", ["img", "late", "background", "blob", "data", "box", "input"])
-def test_source_gives_the_bytes_that_the_page_received(visit, lab, lab_api, kind):
+def test_source_gives_the_bytes_that_the_page_received(visit_once, lab, lab_api, kind):
     lab.page = form(IMAGES[kind].replace("REST", REST))
-    _, text = visit(capture="source")
+    _, text = visit_once(capture="source")
     assert text == "Record 1"
     assert lab_api.calls[0].image == lab.images[0]
     assert len(lab.images) == 1
@@ -279,10 +288,10 @@ SUBMITS = {
 
 
 @pytest.mark.parametrize("how", SUBMITS)
-def test_sends_the_form(visit, lab, how):
+def test_sends_the_form(visit_once, lab, how):
     inside, submit = SUBMITS[how]
     lab.page = form(inside)
-    result, text = visit(submit=submit)
+    result, text = visit_once(submit=submit)
     assert (text, result.attempts) == ("Record 1", 1)
     assert len(lab.sent) == 1
     assert "bad.x" not in lab.sent[0]
@@ -349,13 +358,13 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize("how", SCRIPTS)
-def test_forms_that_scripts_send(visit, lab, lab_api, how):
+def test_forms_that_scripts_send(visit_once, lab, lab_api, how):
     right, wrong, rule = SCRIPTS[how]
     lab.page = fetch_page(right, wrong)
     silent = how in ("alert only", "says nothing", "same address")
     answers = [WRONG] if silent else [WRONG, WRONG]
     lab_api.script += answers
-    result, text = visit(submit="button", timeout=1000, **rule)
+    result, text = visit_once(submit="button", timeout=1000, **rule)
     assert result.attempts == len(lab_api.calls) == len(answers) + 1
     assert [sent["code"][0] for sent in lab.sent] == [*answers, result.answer]
     assert ("Welcome" if how in ("success", "both") else "Record 1") in text
@@ -419,14 +428,14 @@ MISFITS = [
 
 
 @pytest.mark.parametrize(("rule", "field"), MISFITS)
-def test_a_rule_that_does_not_fit_names_its_field(visit, lab, rule, field):
+def test_a_rule_that_does_not_fit_names_its_field(visit_once, lab, rule, field):
     lab.page = form(
         "<select name=court><option>First</select><input name=a title='code'>"
         + IMAGE
         + "<input name=code>"
     )
     with pytest.raises(RuleError) as caught:
-        visit(timeout=500, **rule)
+        visit_once(timeout=500, **rule)
     assert caught.value.field == field
     assert lab.url in str(caught.value)
     assert not lab.sent

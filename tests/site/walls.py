@@ -143,6 +143,31 @@ class ThroughSilent(Through):
         return "<html><body><h3>Error</h3><p>Wrong code, go back and try again.</p></body></html>"
 
 
+class OneCheck(Through):
+    """All records lead to one and the same address, again after ten pages."""
+
+    name = "one_check"
+    cookie = "one_check_sid"
+
+    def check_url(self) -> str:
+        return f"/{self.name}/check"
+
+    def pages(self) -> float:
+        return self.site.every_k
+
+
+class Refreshing(Here):
+    """The captcha's page asks browsers to load it anew after a minute, and says 503."""
+
+    name = "refreshing"
+    cookie = "refreshing_sid"
+    status = 503
+
+    def form(self, session: Session, message: str) -> str:
+        page = super().form(session, message).replace("/inplace/", f"/{self.name}/")
+        return page.replace("<head>", '<head><meta http-equiv="refresh" content="60">')
+
+
 class MetaRefresh(CheckPage):
     """The record is a page that refreshes to the check page at once."""
 
@@ -305,6 +330,8 @@ WALLS: list[type[Scenario]] = [
     Redirect,
     Through,
     ThroughSilent,
+    OneCheck,
+    Refreshing,
     MetaRefresh,
     RedirectBack,
     Login,
