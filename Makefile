@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test test-oldest lint format bench clean
 
 demo: .venv/ready
 	$(BIN)/python scripts/browser.py
@@ -12,6 +12,16 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python scripts/browser.py
 	$(BIN)/python -m pytest
+
+# The oldest versions of Scrapy, requests, form2request and the extras that we promise to work with.
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet --disable-pip-version-check uv
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python \
+		--resolution lowest-direct --editable '.[test]' httpx
+	.venv-oldest/bin/python scripts/browser.py
+	.venv-oldest/bin/python -m pytest tests/test_middleware.py tests/test_gate.py \
+		tests/test_reliability.py tests/test_client.py tests/test_rules.py tests/test_flow.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -41,4 +51,4 @@ bench: .venv/bench
 	touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache dist example_project/output
+	rm -rf .venv .venv-oldest .pytest_cache .mypy_cache .ruff_cache dist example_project/output
