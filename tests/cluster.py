@@ -82,7 +82,7 @@ class Cluster:
         self.redis_url = redis_url
         self.redis = redis.Redis.from_url(redis_url)
         self._listing = listing
-        self._settings = settings
+        self._settings = {"ACECAPTCHA_JOURNAL": str(folder / "journal.db"), **settings}
         self._folder = folder
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -10,8 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from captcha.image import ImageCaptcha
 
+from example_project.data import COMPANIES
+from example_project.site import create_register
+from scrapy_acecaptcha.sandbox import LocalServer, Sandbox
 from tests.cluster import Cluster, wait_until
+from tests.crawl_process import ROOT
 from tests.redis_server import RedisServer
 from tests.site import CaptchaSite, Seen
 from tests.stub import ApiStub
@@ -176,12 +186,61 @@ def test_another_workers_redirect_is_not_paid_for(
 def test_the_budget_is_never_overshot_and_nothing_is_lost_when_it_is_used_up(
     api: ApiStub, cluster: MakeCluster
 ) -> None:
+    api.latency = 0.2  # seconds, so that calls are under way when the last one is granted
     crowd = cluster("inplace", 60, JARS=True, ACECAPTCHA_BUDGET=25)  # each record is to be paid for
     crowd.start("first", "second")
     assert crowd.finish("first", "second") == {"acecaptcha_budget_exhausted"}
-    assert len(api.calls) == sum(crowd.kept.values()) == 25
+    assert len(api.calls) == len(crowd.kept) == 25
     assert len(crowd.queue) == 35
     crowd.start("first", "second", ACECAPTCHA_BUDGET=60)
     assert crowd.finish("first", "second") == {"finished"}
     assert crowd.kept == once(60)
     assert len(api.calls) == 60
+
+
+def test_the_example_as_its_settings_say(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: dict[bytes, str] = {}
+    generate = ImageCaptcha.generate
+
+    def noted(self: ImageCaptcha, text: str, *args: Any) -> Any:
+        image = generate(self, text, *args)
+        answers[image.getvalue()] = text
+        return image
+
+    monkeypatch.setattr(ImageCaptcha, "generate", noted)
+    with (
+        LocalServer(create_register()) as register,
+        Sandbox(recognise=answers.__getitem__) as sandbox,
+    ):
+        environ = {
+            **os.environ,
+            **sandbox.environ,
+            "EXAMPLE_REGISTER_PORT": str(register.port),
+            "REDIS_URL": server.url,
+            "SCRAPY_SETTINGS_MODULE": "registry.settings_cluster",
+        }
+        command = [sys.executable, "-m", "scrapy", "crawl", "register"]
+        command += ["-s", "CLUSTER_IDLE_SECONDS=3"]
+        command += ["-s", f"ACECAPTCHA_JOURNAL={tmp_path / 'journal.db'}", "-O"]
+        files = [tmp_path / "one.jl", tmp_path / "other.jl"]
+        workers = [
+            subprocess.Popen([*command, str(file)], cwd=ROOT / "example_project", env=environ)
+            for file in files
+        ]
+        for process in workers:
+            assert process.wait(120) == 0
+    items = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    assert sorted(item["number"] for item in items) == sorted(c.number for c in COMPANIES)
+
+
+def test_the_table_in_the_docs_is_what_its_formula_says() -> None:
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    namespace: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", page, re.S)[0], namespace)
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| ([\d.|\s]+) \|$", page, re.M)
+    assert len(rows) == 6
+    for per_captcha, api_seconds, rest in rows:
+        planned = namespace["plan"](1_000_000, int(per_captcha), int(api_seconds))
+        assert [str(value) for value in planned.values()] == rest.split(" | ")

@@ -7,6 +7,8 @@ Run that as often as there are cores, on as many machines; docs/scaling.md expla
 """
 
 import os
+import socket
+from pathlib import Path
 
 from registry.settings import *  # noqa: F403 - all that holds for one worker
 from registry.settings import EXTENSIONS
@@ -20,6 +22,11 @@ SCHEDULER_PERSIST = True  # else the first worker to close empties the queue of 
 # All workers together; the count stays in Redis until somebody deletes it.
 ACECAPTCHA_BUDGET = 1000
 ACECAPTCHA_BUDGET_REDIS = REDIS_URL
+
+# One for each machine: its workers may share a file, but no file system over a network will do.
+ACECAPTCHA_JOURNAL = str(
+    Path(__file__).parents[1] / "output" / f"journal-{socket.gethostname()}.db"
+)
 
 EXTENSIONS = {**EXTENSIONS, "registry.cluster.StayOpen": 500}
 CLUSTER_IDLE_SECONDS = 60
