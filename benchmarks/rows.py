@@ -106,14 +106,15 @@ def heartbeat(servers: Servers, rounds: int) -> Row:
     """The longest pause of the event loop while Playwright pages are solved."""
     command = [sys.executable, "-m", "benchmarks.heartbeat", servers.site, servers.api]
     done = subprocess.run([*command, "2", str(rounds)], check=True, stdout=subprocess.PIPE)
-    gaps = json.loads(done.stdout)
-    solving, waiting = (median(gaps[kind]) * 1000 for kind in ("solving", "waiting"))
+    late = {kind: median(gaps) * 1000 for kind, gaps in json.loads(done.stdout).items()}
+    above = max(late["calling"] - late["waiting"], 0)
     return Row(
-        "Playwright: longest gap of a heartbeat, ten pages at once, API of 2 s",
-        f"{solving:.0f} ms: **{max(solving - waiting, 0):.0f} ms** above noise",
-        f"{waiting:.0f} ms when the same pages only wait",
+        "Playwright, ten pages at once, API of 2 s: the latest of the event loop's heartbeats",
+        f"{late['calling']:.0f} ms late during the calls: **{above:.0f} ms** above noise "
+        f"({late['solving']:.0f} ms over the whole solve)",
+        f"{late['waiting']:.0f} ms when the same pages only wait",
         "<= 50 ms",
-        solving - waiting <= 50,
+        above <= 50,
     )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_BESIDE = 1000  # requests that may wait beside CONCURRENT_REQUESTS
+MAX_HELD = 1000  # ACECAPTCHA_MAX_HELD: requests that may wait beside CONCURRENT_REQUESTS
 
 
 def is_stopping(engine: ExecutionEngine) -> bool:
@@ -36,7 +36,8 @@ def beside_the_limit(engine: ExecutionEngine, request: Request) -> Iterator[None
     """
     downloader = engine.downloader
     slot = downloader.slots.get(downloader.get_slot_key(request))
-    extra = int(downloader.total_concurrency > 0 and _beside(engine) < MAX_BESIDE)
+    most = engine.settings.getint("ACECAPTCHA_MAX_HELD", MAX_HELD)
+    extra = int(downloader.total_concurrency > 0 and _beside(engine) < most)
     downloader.total_concurrency += extra
     if slot is not None and request in slot.active:
         slot = None  # it waits in its download, in a browser: it is shown already

@@ -13,6 +13,8 @@ from twisted.internet.defer import Deferred
 
 T = TypeVar("T")
 
+GRACE_SECONDS = 3.0  # for a call under way when the crawl stops
+
 
 class Stopped(Exception):
     """The crawl is stopping: what was awaited will not be."""
@@ -61,6 +63,8 @@ class Waits:
     async def for_thread(self, future: Future[T]) -> T:
         """Wait for a future that a thread completes.
 
+        When the crawl stops, the future has GRACE_SECONDS left: its call may be paid for.
+
         :raises Stopped: the crawl is stopping; the thread goes on by itself
         """
         event: Deferred[None] = Deferred()
@@ -69,6 +73,11 @@ class Waits:
         try:
             await self.on(event)
         except Stopped:
+            if not future.done():
+                last: Deferred[None] = Deferred()
+                future.add_done_callback(lambda _: call(last))
+                call_later(GRACE_SECONDS, fire, last)
+                await maybe_deferred_to_future(last)
             if not future.done():
                 raise
         return future.result()

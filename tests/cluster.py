@@ -52,7 +52,7 @@ def _check(value: Any) -> None:
 
 
 class ClusteredSpider(Spider):
-    """Follows a listing to its records; with the setting JARS, in a browsing session for each."""
+    """Follows a listing to its records, in as many browsing sessions as the setting JARS says."""
 
     name = NAME
     listing: str
@@ -63,7 +63,7 @@ class ClusteredSpider(Spider):
 
     def parse(self, response: Response, **kwargs: Any) -> Iterator[Request]:
         for number, link in enumerate(response.css("a.record")):
-            meta = {"cookiejar": number} if self.settings["JARS"] else None
+            meta = {"cookiejar": number % self.settings.getint("JARS", 1)}
             yield response.follow(link, self.keep, meta=meta)
 
     def keep(self, response: Response) -> None:
@@ -166,6 +166,7 @@ def main() -> None:
             **BASE_SETTINGS,
             "LOG_LEVEL": "INFO",
             "SCHEDULER_SERIALIZER": "tests.cluster",
+            "ACECAPTCHA_MAX_HELD": 0,  # the queue is shared
             "CONCURRENT_REQUESTS": 4,
             "CLUSTER_IDLE_SECONDS": 2,
             "USER_AGENT": name,

@@ -187,7 +187,7 @@ def test_the_budget_is_never_overshot_and_nothing_is_lost_when_it_is_used_up(
     api: ApiStub, cluster: MakeCluster
 ) -> None:
     api.latency = 0.2  # seconds, so that calls are under way when the last one is granted
-    crowd = cluster("inplace", 60, JARS=True, ACECAPTCHA_BUDGET=25)  # each record is to be paid for
+    crowd = cluster("inplace", 60, JARS=60, ACECAPTCHA_BUDGET=25)  # each record is to be paid for
     crowd.start("first", "second")
     assert crowd.finish("first", "second") == {"acecaptcha_budget_exhausted"}
     assert len(api.calls) == len(crowd.kept) == 25
@@ -239,7 +239,7 @@ def test_the_table_in_the_docs_is_what_its_formula_says() -> None:
     page = (ROOT / "docs" / "scaling.md").read_text()
     namespace: dict[str, Any] = {}
     exec(re.findall(r"```python\n(.*?)```", page, re.S)[0], namespace)
-    rows = re.findall(r"^\| (\d+) \| (\d+) \| ([\d.|\s]+) \|$", page, re.M)
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| ([\d.| ]+) \|$", page, re.M)
     assert len(rows) == 6
     for per_captcha, api_seconds, rest in rows:
         planned = namespace["plan"](1_000_000, int(per_captcha), int(api_seconds))

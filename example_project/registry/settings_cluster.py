@@ -19,6 +19,9 @@ SCHEDULER = "registry.cluster.Scheduler"
 DUPEFILTER_CLASS = "scrapy_redis.dupefilter.RFPDupeFilter"
 SCHEDULER_PERSIST = True  # else the first worker to close empties the queue of all
 
+# A worker whose captcha is being read leaves the shared queue to the others.
+ACECAPTCHA_MAX_HELD = 0
+
 # All workers together; the count stays in Redis until somebody deletes it.
 ACECAPTCHA_BUDGET = 1000
 ACECAPTCHA_BUDGET_REDIS = REDIS_URL
