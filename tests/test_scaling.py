@@ -229,8 +229,11 @@ def test_the_example_as_its_settings_say(
             subprocess.Popen([*command, str(file)], cwd=ROOT / "example_project", env=environ)
             for file in files
         ]
-        for process in workers:
-            assert process.wait(120) == 0
+        try:
+            assert [process.wait(120) for process in workers] == [0, 0]
+        finally:
+            for process in workers:
+                process.kill()
     items = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     assert sorted(item["number"] for item in items) == sorted(c.number for c in COMPANIES)
 

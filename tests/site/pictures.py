@@ -6,11 +6,14 @@ import base64
 import random
 import textwrap
 import uuid
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from flask import Response, request
 
 from .scenario import InPlace, Scenario, Session
+
+if TYPE_CHECKING:
+    from .app import CaptchaSite
 
 
 class DataUri(InPlace):
@@ -179,7 +182,10 @@ class Pool(InPlace):
     name = "pool"
     cookie = "pool_session"
     rule: ClassVar = {"image": "img.pooled", "input": "input[name=code]"}
-    files: ClassVar[dict[str, bytes]] = {}
+
+    def __init__(self, site: CaptchaSite) -> None:
+        super().__init__(site)
+        self.files: dict[str, bytes] = {}
 
     def form(self, session: Session, message: str) -> str:
         return f"""<!DOCTYPE html><html><body>{message}
