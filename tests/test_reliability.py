@@ -26,9 +26,7 @@ DOWN = (500, {"error": {"code": "api_error", "message": "down"}}, {})
 
 def sessions(site: CaptchaSite, n: int, scenario: str = "inplace") -> list[Request]:
     """One request for each of *n* browsing sessions."""
-    return [
-        Request(f"{site.url}/{scenario}/record/{i}", meta={"cookiejar": i}) for i in range(n)
-    ]
+    return [Request(f"{site.url}/{scenario}/record/{i}", meta={"cookiejar": i}) for i in range(n)]
 
 
 def rows(path: Path) -> list[tuple[Any, ...]]:
