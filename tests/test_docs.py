@@ -39,7 +39,7 @@ def commands() -> list[Any]:
             lines += textwrap.dedent(block).splitlines()
         known = re.compile(r"(make|pip|scrapy|acecaptcha|python) ")
         found += [
-            (page.name, line.partition(" #")[0].strip()) for line in lines if known.match(line)
+            (page.name, line.partition(" #")[0].strip(" &")) for line in lines if known.match(line)
         ]
     return found
 
