@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 from weakref import WeakKeyDictionary
@@ -20,7 +19,7 @@ from scrapy_acecaptcha.errors import CaptchaFormError, CaptchaImageError
 from scrapy_acecaptcha.forms import Form
 from scrapy_acecaptcha.images import decode_data_uri, image_format, readable_image, svg_source
 from scrapy_acecaptcha.rules import CaptchaRule
-from scrapy_acecaptcha.selectors import has_text, needed_words, select, text_of, to_xpath
+from scrapy_acecaptcha.selectors import has_text, may_have, needed_words, select, text_of
 from scrapy_acecaptcha.sources import image_address
 
 INNER = "_acecaptcha_inner"  # request.meta key of requests made in here
@@ -29,6 +28,7 @@ SENT = "_acecaptcha_sent"  # request.meta key: what a redirect makes a request f
 MAX_PAGE_BYTES = 10_000_000
 MAX_MATCHES = 50
 
+_REDIRECTS_DROP = ("Content-Type", "Referer")
 _REDIRECT_META = ("redirect_times", "redirect_ttl", "redirect_urls", "redirect_reasons")
 # What Scrapy and its plugins noted on the outer request, and would act on once more.
 _NOTED_META = (
@@ -60,16 +60,10 @@ def shows_captcha(response: Response, rule: CaptchaRule) -> bool:
         return False
     if rule.image == "auto":
         return _for_page(rule, response) is not None
-    words = _needed_words(rule.image)
-    if words is not None and _has_ascii(response):
-        body = response.body
-        if not any(word in body for word in words):
-            return False
-    return bool(response.xpath(_xpath(rule.image)))
-
-
-_needed_words = lru_cache(maxsize=1024)(needed_words)
-_xpath = lru_cache(maxsize=1024)(to_xpath)
+    words = needed_words(rule.image)
+    if words is not None and not may_have(response.body, words):
+        return False
+    return bool(select(response.selector, rule.image))
 
 
 # What detection made of a page, so that it looks at each page once.
@@ -82,26 +76,20 @@ def _for_page(rule: CaptchaRule, page: TextResponse) -> CaptchaRule | None:
         return rule
     known, found = _found.get(page, (None, None))
     if known is not rule:
-        if _has_ascii(page) and not may_show_captcha(page.body):
-            found = None
-        else:
+        found = None
+        if may_show_captcha(page.body):
             found = resolve(rule, page.selector, get_base_url(page))
         _found[page] = (rule, found)
     return found
 
 
-def _has_ascii(page: TextResponse) -> bool:
-    return "abc".encode(page.encoding, "replace") == b"abc"
-
-
 def is_redirected(request: Request) -> bool:
     """Whether *request* is where a redirect led, and not a new one with an old response's meta."""
-    sent = request.meta.get(SENT)
-    return (
-        sent is not None
-        and DELIVERED not in request.meta
-        and len(request.meta.get("redirect_urls", ())) > sent["redirects"]
-    )
+    meta = request.meta
+    if "redirect_urls" not in meta or DELIVERED in meta or SENT not in meta:
+        return False
+    redirects: int = meta[SENT]["redirects"]
+    return len(meta["redirect_urls"]) > redirects
 
 
 def original_url(request: Request) -> str:
@@ -120,7 +108,7 @@ def original_request(request: Request) -> Request:
     meta[SENT] = {**sent, "redirects": 0}
     headers = request.headers.copy()
     headers.pop("Referer", None)  # the redirect's
-    headers.update(sent["headers"])
+    headers.update({name: sent[name] for name in _REDIRECTS_DROP if name in sent})
     return request.replace(
         url=sent["url"],
         method=sent["method"],
@@ -133,18 +121,19 @@ def original_request(request: Request) -> Request:
 
 def note_original(request: Request) -> None:
     """Note what a redirect would take from a request, or change in it."""
-    if is_redirected(request):
-        return
-    request.meta.pop(DELIVERED, None)
-    headers = {name: request.headers.get(name) for name in ("Content-Type", "Referer")}
-    request.meta[SENT] = {
+    meta = request.meta
+    meta.pop(DELIVERED, None)
+    meta[SENT] = {
         "url": request.url,
-        "redirects": len(request.meta.get("redirect_urls", ())),
+        "redirects": len(meta.get("redirect_urls", ())),
         "method": request.method,
         "body": request.body.decode("latin-1"),
         "priority": request.priority,
-        "headers": {name: v.decode("latin-1") for name, v in headers.items() if v},
     }
+    for name in _REDIRECTS_DROP:
+        value = request.headers.get(name)
+        if value:
+            meta[SENT][name] = value.decode("latin-1")
 
 
 class ScrapyChallenge:

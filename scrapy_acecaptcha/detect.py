@@ -25,7 +25,7 @@ from scrapy_acecaptcha.errors import CaptchaImageError
 from scrapy_acecaptcha.forms import form_of, is_text, speech
 from scrapy_acecaptcha.images import decode_data_uri
 from scrapy_acecaptcha.rules import CaptchaRule
-from scrapy_acecaptcha.selectors import select, to_xpath
+from scrapy_acecaptcha.selectors import has_ascii_letters, select, to_xpath
 from scrapy_acecaptcha.sources import background, image_address
 from scrapy_acecaptcha.wording import (
     Said,
@@ -160,11 +160,9 @@ def resolve(
 
 
 def may_show_captcha(body: bytes) -> bool:
-    """Whether a page's source has what every captcha has; looks at the bytes, without parsing.
-
-    :param body: in an encoding that has ASCII's letters
-    """
-    return b"\0" in body or (bool(_FIELD.search(body)) and bool(_PICTURE.search(body)))
+    """Whether a page's source has what every captcha has; looks at the bytes, without parsing."""
+    has_both = _FIELD.search(body) and _PICTURE.search(body)
+    return bool(has_both) or not has_ascii_letters(body)
 
 
 _FIELD = re.compile(rb"<input", re.IGNORECASE)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from scrapy import Request, signals
@@ -23,7 +21,6 @@ from scrapy_acecaptcha.budget import Budget, SharedBudget
 from scrapy_acecaptcha.challenge import (
     DELIVERED,
     INNER,
-    SENT,
     ScrapyChallenge,
     is_redirected,
     note_original,
@@ -44,12 +41,12 @@ from scrapy_acecaptcha.errors import (
     TokenMissing,
 )
 from scrapy_acecaptcha.flow import CaptchaResult, drive_async, solve
-from scrapy_acecaptcha.gate import Gate
+from scrapy_acecaptcha.gate import Gate, Session
 from scrapy_acecaptcha.images import DEFAULT_MAX_BYTES
 from scrapy_acecaptcha.journal import Journal
 from scrapy_acecaptcha.progress import Progress
 from scrapy_acecaptcha.reader import Reader, Till
-from scrapy_acecaptcha.rules import CaptchaRule, RuleBook
+from scrapy_acecaptcha.rules import CaptchaRule, RuleBook, site_of
 from scrapy_acecaptcha.signals import captcha_failed, captcha_solved
 from scrapy_acecaptcha.waiting import Stopped, Waits
 
@@ -86,7 +83,7 @@ class AceCaptchaMiddleware:
         )
         self._waits = Waits()
         self._till = self._open_till()
-        self._overlaid: dict[tuple[str, str], CaptchaRule] = {}
+        self._in_flight: dict[Request, Session] = {}
         self._visits: WeakKeyDictionary[Request, Visit] = WeakKeyDictionary()
         self.gate = Gate(
             self._waits,
@@ -138,7 +135,6 @@ class AceCaptchaMiddleware:
             (middleware.request_reached_downloader, signals.request_reached_downloader),
             (middleware.request_left_downloader, signals.request_left_downloader),
             (middleware.request_dropped, signals.request_dropped),
-            (middleware.response_received, signals.response_received),
         ):
             crawler.signals.connect(method, signal=signal)
         return middleware
@@ -160,23 +156,26 @@ class AceCaptchaMiddleware:
 
     def request_reached_downloader(self, request: Request, spider: Spider) -> None:
         """Count *request* as in flight in its session."""
-        if request not in self._visits:  # these wait for a page first, and take off later
+        if (
+            not is_for_browser(request) or request not in self._visits
+        ):  # these wait for a page first, and take off later
             self._takes_off(request)
 
     def _takes_off(self, request: Request) -> None:
-        key = self._session_key(request)
-        if key is not None:
-            self.gate.session(key).takes_off(request)
+        session = self._session(request)
+        if session is not None:
+            self._in_flight[request] = session
+            session.takes_off(request)
 
     def request_left_downloader(self, request: Request, spider: Spider) -> None:
         """The response of *request* is on its way through the middlewares."""
-        key = self._session_key(request)
-        if key is not None:
-            self.gate.session(key).leaves(request)
+        session = self._in_flight.get(request)
+        if session is not None:
+            session.leaves(request)
 
     def response_received(self, response: Response, request: Request, spider: Spider) -> None:
         """The spider gets *response*, and may hand its meta on to other requests."""
-        if SENT in request.meta:
+        if is_redirected(request):
             request.meta[DELIVERED] = True
 
     def request_dropped(self, request: Request, spider: Spider) -> None:
@@ -200,7 +199,10 @@ class AceCaptchaMiddleware:
 
     async def _held(self, request: Request) -> Request | None:
         """Hold *request* while its session's gate is shut; a request to be made instead, if any."""
-        if len(self.rules) or "acecaptcha" in request.meta:
+        if is_redirected(request):
+            # Most sites never redirect, and a signal takes its time with every response.
+            self.crawler.signals.connect(self.response_received, signal=signals.response_received)
+        elif len(self.rules) or "acecaptcha" in request.meta:
             note_original(request)  # the captcha may stand on another host
         key = self._session_key(request)
         if key is None:
@@ -228,12 +230,12 @@ class AceCaptchaMiddleware:
                 # A captcha is an answer, even with a 503 or a refresh in some minutes.
                 request.meta.update(dont_redirect=True, dont_retry=True)
             return response
-        key = self._session_key(request)
         stale = "cached" in response.flags  # Scrapy's HTTP cache keeps captchas, too
-        if key is not None:
-            stale = self.gate.session(key).lands(request) or stale
+        session = self._in_flight.pop(request, None) or self._session(request)
+        if session is not None:
+            stale = session.lands(request) or stale
         rule = self._rule(request)
-        visit = self._visits.pop(request, None)
+        visit = self._visits.pop(request, None) if is_for_browser(request) else None
         if visit is not None:
             visit.end()
             if "playwright" in response.flags:
@@ -248,7 +250,7 @@ class AceCaptchaMiddleware:
             self.crawler.engine.download_async,
             self.max_image_bytes,
         )
-        return await self._answered(challenge, key, stale)
+        return await self._answered(challenge, self._session_key(request), stale)
 
     async def process_exception(self, request: Request, exception: Exception) -> Request | None:
         """Deal with a captcha that could not be solved in the browser."""
@@ -305,13 +307,12 @@ class AceCaptchaMiddleware:
     async def _pass_in_page(self, captcha: PageCaptcha) -> CaptchaResult | None:
         """Get behind a captcha on a page that waits for it."""
         self._count("challenges")
-        key = self._session_key(captcha.request)
         stale = False
-        if key is not None:
-            session = self.gate.session(key)
+        session = self._in_flight.pop(captcha.requested, None)
+        if session is not None:
             session.leaves(captcha.requested)
             stale = session.lands(captcha.requested)
-        return await self._pass(captcha, key, stale)
+        return await self._pass(captcha, self._session_key(captcha.request), stale)
 
     async def _visited(
         self, visit: Visit, request: Request, response: Response
@@ -441,42 +442,27 @@ class AceCaptchaMiddleware:
 
     def _rule(self, request: Request) -> CaptchaRule | None:
         """The rule for *request*: the host's, with the request's own laid over it."""
-        own = request.meta.get("acecaptcha")
-        if own is False:
-            return None
-        rule = self.rules.find(request.url)
-        if own is None or own is True:
-            return rule
-        if isinstance(own, CaptchaRule):
-            return own
-        host = urlsplit(request.url).netloc
-        if not isinstance(own, Mapping):
-            return CaptchaRule.parse(own, host=f'{host} in request.meta["acecaptcha"]')
-        cache_key = (host, json.dumps(own, sort_keys=True, default=repr))
-        found = self._overlaid.get(cache_key)
-        if found is None:
-            where = f'{host} in request.meta["acecaptcha"]'
-            found = rule.overlaid(own, host=where) if rule else CaptchaRule.parse(own, host=where)
-            found.check_selectors(host=where)
-            if len(self._overlaid) > 1000:
-                self._overlaid.clear()
-            self._overlaid[cache_key] = found
-        return found
+        return self.rules.find(request.url, request.meta.get("acecaptcha"))
 
     def _session_key(self, request: Request) -> Hashable | None:
         """Name the browsing session of *request*; None if nobody needs to wait for anybody."""
-        if INNER in request.meta or request.meta.get("acecaptcha") is False:
+        meta = request.meta
+        if INNER in meta:
             return None
         rule = self._rule(request)
         if rule is None or not rule.session:
             return None
-        parts = urlsplit(original_url(request))
-        if parts.path == "/robots.txt":
+        url = original_url(request)
+        site = site_of(url)
+        if url == f"{site}/robots.txt":
             return None
-        meta = request.meta
         # scrapy-playwright notes its default only when the request is on its way.
         context = meta.get("playwright_context", "default") if is_for_browser(request) else None
-        return parts.netloc, meta.get("cookiejar"), context
+        return site.partition("://")[2], meta.get("cookiejar"), context
+
+    def _session(self, request: Request) -> Session | None:
+        key = self._session_key(request)
+        return None if key is None else self.gate.session(key)
 
     # The end of the crawl
 
@@ -484,8 +470,10 @@ class AceCaptchaMiddleware:
         """Let go of everyone who waits once the crawl is stopping, so that it can."""
         if is_stopping(self.crawler.engine):
             self._waits.stop()
-        else:
-            self.gate.tidy()
+            return
+        active = self.crawler.engine.downloader.active
+        self._in_flight = {r: session for r, session in self._in_flight.items() if r in active}
+        self.gate.tidy()
 
     def _close_spider(self, error: AceCaptchaError) -> None:
         """Close the spider, once: no other call would fare better."""

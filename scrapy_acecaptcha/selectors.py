@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import cssselect
@@ -17,9 +18,15 @@ _TRANSLATOR = HTMLTranslator()
 _XPATH_STARTS = ("/", "(", "./", "xpath=")
 # Letters for which no named character reference stands, unlike `_`, which may be `&lowbar;`.
 _WORD = re.compile(r"[A-Za-z0-9-]{3,}")
-# A page that spells a word otherwise has one of these: numeric references, as in `&#99;aptcha`, or
-# NULs, which parsel drops.
-_SPELT_OTHERWISE = (b"&#", b"\0")
+# A page may spell such letters as numeric references (`&#99;aptcha`). Those of other characters, as
+# in `it&#39;s`, are frequent; numbers of eight digits are anybody's guess.
+_SPELT_LETTER = re.compile(
+    rb"&#(?:"
+    rb"0*(?:45|4[89]|5[0-7]|6[5-9]|[78]\d|90|9[7-9]|1[01]\d|12[0-2])(?!\d)|\d{8}"
+    rb"|[xX](?:0*(?:2[dD]|3\d|[46][1-9a-fA-F]|[57][\daA])(?![\da-fA-F])|[\da-fA-F]{8}))"
+)
+_UNQUOTED_ENDS = re.compile(rb"[ \t\n\f\r>]")
+MAX_MENTIONS = 20  # of a word on a page that are looked at more closely
 # libxml2 only finds unknown functions, variables and prefixes once it comes upon them.
 _TRIAL_PAGE = Selector(
     "<form><label><input><select><option></select><textarea></textarea><button></form>"
@@ -39,6 +46,7 @@ def text_of(selector: str) -> str | None:
     return _squeeze(selector[len("text=") :].strip("\"'"))
 
 
+@lru_cache(maxsize=1024)
 def to_xpath(selector: str) -> str:
     """Translate CSS or XPath as users write it into plain XPath.
 
@@ -81,26 +89,66 @@ def _squeeze(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
+@lru_cache(maxsize=1024)
 def needed_words(selector: str) -> tuple[bytes, ...] | None:
-    """Words of which one must stand in a page's source for *selector* to match there.
+    """Words of which an element that *selector* matches has at least one in its attributes.
 
-    The source is in an encoding that has ASCII's letters.
-
-    Looking for a word costs a hundredth of parsing the page, and most pages have no captcha. None
-    if no such word is known, as for XPath or for `form img`.
+    None if no such word is known, as for XPath or for `form img`.
 
     :raises ValueError: the selector is broken
     """
     to_xpath(selector)
     if is_xpath(selector):
         return None
-    words = list(_SPELT_OTHERWISE)
+    words = []
     for alternative in css.parse(selector.removeprefix("css=")):
         found = [w for value in _literals(alternative.parsed_tree) for w in _WORD.findall(value)]
         if not found:
             return None
         words.append(max(found, key=len).encode("ascii"))
     return tuple(words)
+
+
+def may_have(source: bytes, words: tuple[bytes, ...]) -> bool:
+    """Whether an attribute may have one of *words*, looking at a page's source without parsing it.
+
+    This costs a twentieth of parsing the page, and most pages have no captcha.
+    """
+    return (
+        any(_is_in_a_value(word, source) for word in words)
+        or not has_ascii_letters(source)
+        or _SPELT_LETTER.search(source) is not None
+    )
+
+
+def _is_in_a_value(word: bytes, source: bytes) -> bool:
+    """Whether *word* may stand in an attribute's value, and not only in text."""
+    start = -1
+    for _ in range(MAX_MENTIONS):
+        start = source.find(word, start + 1)
+        if start < 0:
+            return False
+        if _is_value_until(start, source):
+            return True
+    return True
+
+
+def _is_value_until(end: int, source: bytes) -> bool:
+    """Whether *source* may have, up to *end*, an `=` and a value that has not ended."""
+    for quote in (b'"', b"'"):
+        opened = source.rfind(quote, 0, end)
+        if opened > 0 and source[:opened].rstrip().endswith(b"="):
+            return True
+    return not _UNQUOTED_ENDS.search(source[source.rfind(b"=", 0, end) + 1 : end].lstrip())
+
+
+def has_ascii_letters(source: bytes) -> bool:
+    """Whether the letters of HTML's own words stand in *source* as in ASCII, and all in a row.
+
+    In UTF-16 NULs are between them, and in pages that break their words with NULs, which parsel
+    drops; in EBCDIC a `<` is another byte. Asking for the page's encoding would take longer.
+    """
+    return b"<" in source and b"\0" not in source
 
 
 def _literals(node: object) -> list[str]:

@@ -15,6 +15,7 @@ from parsel import Selector
 from scrapy_acecaptcha.selectors import (
     has_text,
     is_xpath,
+    may_have,
     needed_words,
     same_text,
     select,
@@ -139,9 +140,6 @@ def test_a_button_is_told_by_its_text(shown: str | None, same: bool) -> None:
     assert same_text(shown, "log in") == same
 
 
-OTHERWISE = (b"&#", b"\0")
-
-
 @pytest.mark.parametrize(
     ("selector", "words"),
     [
@@ -170,7 +168,7 @@ OTHERWISE = (b"&#", b"\0")
 )
 def test_words_that_a_page_needs(selector: str, words: set[bytes] | None) -> None:
     needed = needed_words(selector)
-    assert (needed and set(needed)) == (words and {*words, *OTHERWISE})
+    assert (needed and set(needed)) == words
 
 
 def test_a_bad_selector_needs_no_words() -> None:
@@ -178,8 +176,11 @@ def test_a_bad_selector_needs_no_words() -> None:
         needed_words("img[")
 
 
+ODD_ENCODINGS = ["utf-16", "utf-32-be", "cp037"]
 words = st.sampled_from(["captcha", "code", "img-1", "a_b", "x.yz", "<&>", "Ünïon", "/c.php?a=1&y"])
 tags = st.sampled_from(["img", "p", "div"])
+equals = st.sampled_from(["=", "=", " = ", "\n=\t"])
+QUOTES = ['"{}"', "'{}'", "{} ", "'a=\"b\">{}'", "\"<c='d'>{}\"", "a='{} "]
 
 
 # How a page may write the characters of an attribute.
@@ -199,7 +200,7 @@ def elements(draw: st.DrawFn, depth: int = 1) -> str:
     attributes = ""
     for name in draw(st.sets(st.sampled_from(["id", "class", "alt"]), min_size=1)):
         value = "".join(map(draw(st.sampled_from(SPELLINGS)), draw(words)))
-        attributes += f' {name}="{value}"'
+        attributes += " " + name + draw(equals) + draw(st.sampled_from(QUOTES)).format(value)
     tag = draw(tags)
     inside = draw(st.lists(elements(depth - 1), max_size=2)) if depth and tag != "img" else []
     return f"<{tag}{attributes}>" + ("" if tag == "img" else "".join(inside) + f"</{tag}>")
@@ -255,4 +256,34 @@ def test_what_matches_has_one_of_the_words(data: st.DataObject, source: str) -> 
         selector = f"#nobody, {selector}"
     assert element in [match.root for match in select(page, selector)]
     needed = needed_words(selector)
-    assert needed is None or any(word in source.encode() for word in needed)
+    assert needed is None or may_have(source.encode(), needed)
+
+
+@pytest.mark.parametrize("letter", [chr(code) for code in range(1, 0x180)])
+def test_references_may_spell_words_if_they_stand_for_letters(letter: str) -> None:
+    code = ord(letter)
+    may = letter.isascii() and (letter.isalnum() or letter == "-")
+    for reference in (f"{code};", f"00{code}", f"x{code:x};", f"X{code:X}", f"x00{code:x} "):
+        assert may_have(f"<p>&#{reference}</p>".encode(), (b"captcha",)) == may
+
+
+@pytest.mark.parametrize(
+    ("source", "may"),
+    [
+        ("<p class='note'>Type the captcha.", False),
+        ('<p class="note" hidden>Type "the captcha".', False),
+        ("<p class=note>The captcha is case-sensitive.", False),
+        ("<script>captcha()</script>" * 19, False),
+        ("<script>captcha()</script>" * 20, True),
+        ("", True),
+        *[(source.encode(encoding), True) for source in ["<b>"] for encoding in ODD_ENCODINGS],
+    ],
+)
+def test_words_are_looked_for_in_attributes(source: str | bytes, may: bool) -> None:
+    source = source if isinstance(source, bytes) else source.encode()
+    assert may_have(source, (b"captcha",)) == may
+
+
+@pytest.mark.parametrize("number", ["4294967395", "x100000063"])
+def test_what_huge_references_spell_is_left_to_the_parser(number: str) -> None:
+    assert may_have(f"<p>&#{number};</p>".encode(), (b"captcha",))
