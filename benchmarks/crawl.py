@@ -22,7 +22,7 @@ from scrapy.http import HtmlResponse, Response
 from benchmarks.servers import RULE, read
 
 SETTINGS: dict[str, Any] = {
-    "LOG_LEVEL": "WARNING",
+    "LOG_LEVEL": "ERROR",
     "TELNETCONSOLE_ENABLED": False,
     "HTTPERROR_ALLOW_ALL": True,
     "CONCURRENT_REQUESTS": 16,

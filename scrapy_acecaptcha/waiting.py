@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -14,6 +15,8 @@ from twisted.internet.defer import Deferred
 T = TypeVar("T")
 
 GRACE_SECONDS = 3.0  # for a call under way when the crawl stops
+SPACING_SECONDS = 0.005  # between two answers: Scrapy needs as long for one captcha's downloads
+Handler = Callable[[Deferred[None]], None]
 
 
 class Stopped(Exception):
@@ -28,6 +31,8 @@ class Waits:
 
     def __init__(self) -> None:
         self._pending: set[Deferred[None]] = set()
+        self._answered: deque[Deferred[None]] = deque()
+        self._resting = False
         self.stopped = False
 
     def __len__(self) -> int:
@@ -69,18 +74,34 @@ class Waits:
         """
         event: Deferred[None] = Deferred()
         call = _caller_from_thread()
-        future.add_done_callback(lambda _: call(event))
+        future.add_done_callback(lambda _: call(self._pass_on, event))
         try:
             await self.on(event)
         except Stopped:
             if not future.done():
                 last: Deferred[None] = Deferred()
-                future.add_done_callback(lambda _: call(last))
+                future.add_done_callback(lambda _: call(fire, last))
                 call_later(GRACE_SECONDS, fire, last)
                 await maybe_deferred_to_future(last)
             if not future.done():
                 raise
         return future.result()
+
+    def _pass_on(self, event: Deferred[None]) -> None:
+        """Fire *event*, a little after the one before it.
+
+        Requests whose answers come together would do all their downloads together, and then ask the
+        API together, which would have nothing to do meanwhile; again and again, as in a convoy.
+        """
+        self._answered.append(event)
+        if not self._resting:
+            self._fire_next()
+
+    def _fire_next(self) -> None:
+        self._resting = bool(self._answered)
+        if self._resting:
+            fire(self._answered.popleft())
+            call_later(SPACING_SECONDS, self._fire_next)
 
 
 def fire(event: Deferred[None]) -> None:
@@ -89,16 +110,17 @@ def fire(event: Deferred[None]) -> None:
         event.callback(None)
 
 
-def _caller_from_thread() -> Callable[[Deferred[None]], None]:
-    """A function that fires an event in this very thread when it is called in another."""
+def _caller_from_thread() -> Callable[[Handler, Deferred[None]], None]:
+    """A function that has an event handled in this very thread when it is called in another."""
     if is_asyncio_available():
         loop = asyncio.get_running_loop()
 
-        def call(event: Deferred[None]) -> None:
+        def call(handler: Handler, event: Deferred[None]) -> None:
             if not loop.is_closed():  # else the crawl is over and nobody waits
-                loop.call_soon_threadsafe(fire, event)
+                loop.call_soon_threadsafe(handler, event)
 
         return call
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
-    return lambda event: reactor.callFromThread(fire, event)
+    call_in_reactor: Callable[[Handler, Deferred[None]], None] = reactor.callFromThread
+    return call_in_reactor

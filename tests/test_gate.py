@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from scrapy.http import Response
 from scrapy.utils.defer import deferred_from_coro
 from twisted.internet.threads import deferToThread
 
-from scrapy_acecaptcha import CaptchaUnsolved
+from scrapy_acecaptcha import CaptchaUnsolved, waiting
 from scrapy_acecaptcha.gate import Gate
 from scrapy_acecaptcha.waiting import Stopped, Waits
 from tests.crawl_process import finish_crawl, start_crawl
@@ -488,3 +489,28 @@ def test_idle_sessions_are_forgotten_but_not_their_solves() -> None:
     assert gate._sessions == {}
     assert gate.solved_since("s", before)
     assert not gate.solved_since("other", before)
+
+
+@ensureDeferred
+async def test_answers_that_come_together_go_on_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[Any] = []
+    monkeypatch.setattr(waiting, "call_later", lambda _, resume: pauses.append(resume))
+    waits, arrived = Waits(), []
+
+    async def scene() -> None:
+        answers: list[Future[str]] = [Future() for _ in range(3)]
+        tasks = [asyncio.ensure_future(waits.for_thread(answer)) for answer in answers]
+        for task, answer, text in zip(tasks, answers, "abc", strict=True):
+            task.add_done_callback(lambda done: arrived.append(done.result()))
+            await asyncio.sleep(0)
+            answer.set_result(text)
+        for expected in (["a"], ["a", "b"], ["a", "b", "c"]):
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert arrived == expected
+            pauses.pop()()
+        assert not pauses
+
+    await run(scene())
