@@ -30,6 +30,26 @@ The site and the API are made to be fast: what is measured is the crawler.
 The blocking middleware is `blocking.py`, the clients of other services are as published and
 configured as by default, at a stub of their own protocol (`services.py`); CapSolver's answers
 images in the first reply, the others are polled.
+
+Memory is measured on Twisted's epoll reactor, in a crawl that asks for a page whenever it has one,
+so that no queue shrinks meanwhile. On the asyncio reactor a crawl grows by 0.7 kB per download with
+the add-on and without: Twisted keeps the timeouts that Scrapy has cancelled.
+
+The heartbeat's figure is the longest gap between two beats of 5 ms while the API
+was at work for all ten pages; opening, watching and sending ten pages at once is Playwright's own
+work.
+"""
+
+WHERE = """\
+A page without a captcha costs us about 35 µs, beside the 1,500 to 2,100 of Scrapy itself. Half of
+it is the look into the page's source for a word that the rule's selector needs; the page is
+parsed only if that word may stand in an attribute. The rest are two signals, one look-up of rule
+and session, and a note of what a redirect would take from the request.
+
+A solve's four downloads take 5 ms of Scrapy's and Twisted's CPU time, 0.7 ms the form, 0.6 ms the
+thread of the API's call (which then takes 1 ms itself). With 32 sessions and an API that always
+takes a second, all answers came together, then all downloads, then all calls, and the API idled
+meanwhile: 0.85 of the ideal. Since answers that come together are passed on 5 ms apart, it is 0.93.
 """
 
 
@@ -89,8 +109,8 @@ def main() -> int:
     RESULTS.write_text(
         f"# Benchmarks\n\n`make bench`, {date.today()}, took {seconds:.0f} s.\n\n"
         f"- {measured_on}\n- Python {platform.python_version()}, {versions}\n\n"
-        f"{told}\n{HOW}\n## Where the time goes\n\nBy cProfile, which makes calls of Python "
-        "functions look dearer than they are.\n\n" + "\n".join(profile),
+        f"{told}\n{HOW}\n## Where the time goes\n\n{WHERE}\nBy cProfile, which makes calls of "
+        "Python functions look dearer than they are.\n\n" + "\n".join(profile),
         encoding="utf-8",
     )
     print(f"{told}\n\n{seconds:.0f} s; {RESULTS}")

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from itertools import islice
 from typing import Any
 
 import psutil
@@ -169,8 +170,8 @@ class OneByOne(Timed):
             yield self.turn(i + 1)
 
 
-class Memory(Sessions):
-    """Samples the process's memory."""
+class Memory(Timed):
+    """Samples the process's memory, and asks for a page whenever it has one: no queue shrinks."""
 
     name = "memory"
     every = 100  # pages between two samples
@@ -178,13 +179,19 @@ class Memory(Sessions):
     def requests(self) -> Iterator[Request]:
         self.process = psutil.Process()
         self.result["bytes"] = []
-        for request in super().requests():
-            yield request.replace(dont_filter=True)  # a filter remembers every page
+        self.numbers = iter(range(self.n))
+        for _ in range(self.settings.getint("CONCURRENT_REQUESTS")):
+            yield from self.next()
 
-    def parse(self, response: Response) -> None:
+    def next(self) -> Iterator[Request]:
+        for i in islice(self.numbers, 1):
+            yield self.request(i, cookiejar=i).replace(dont_filter=True)  # a filter remembers all
+
+    def parse(self, response: Response) -> Iterator[Request]:
         super().parse(response)
         if self.result["pages"] % self.every == 0:
             self.result["bytes"].append(self.process.memory_info().rss)
+        yield from self.next()
 
 
 SPIDERS = {spider.name: spider for spider in (Pages, Titles, Sessions, OneByOne, Memory)}

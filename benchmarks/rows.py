@@ -187,8 +187,12 @@ def clients(servers: Servers, times: int) -> Row:
 
 def memory(servers: Servers, n: int) -> Row:
     """The process's memory over many solves, each in a session of its own."""
-    # Scrapy keeps the cookies of every session, so the site is one that needs none.
-    settings = {**with_addon(servers.site, f"{servers.api}/memory/0"), "COOKIES_ENABLED": False}
+    settings = {
+        **with_addon(servers.site, f"{servers.api}/memory/0"),
+        "COOKIES_ENABLED": False,  # Scrapy keeps those of every session
+        # On asyncio's, Twisted keeps Scrapy's cancelled timeouts, with or without the add-on.
+        "TWISTED_REACTOR": "twisted.internet.epollreactor.EPollReactor",
+    }
     crawl = run("memory", settings, site=servers.site, path="query", n=n)
     assert crawl["stats"]["solved"] == n
     quarter = len(crawl["bytes"]) // 4
