@@ -56,11 +56,11 @@ meanwhile: 0.85 of the ideal. Since answers that come together are passed on 5 m
 def measure(servers: Servers) -> tuple[list[Row], list[str]]:
     """All rows, and where the time goes."""
     table = [
-        rows.throughput(servers, "titles", 6, "a spider that reads each page's title"),
-        rows.throughput(servers, "pages", 4, "a spider that looks at nothing"),
-        rows.parallel(servers, 2),
-        rows.latency(servers, 30),
-        rows.heartbeat(servers, 3),
+        rows.throughput(servers, "titles", 5, "a spider that reads each page's title"),
+        rows.throughput(servers, "pages", 5, "a spider that looks at nothing"),
+        rows.parallel(servers, 1),
+        rows.latency(servers, 20),
+        rows.heartbeat(servers, 2),
     ]
     *more, profile = rows.side_by_side(
         partial(rows.blocking, servers),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import cProfile
 import json
+import os
 import subprocess
 import sys
 import time
@@ -51,7 +52,8 @@ def run(
     """
     command = [sys.executable, "-m", "benchmarks.crawl", spider]
     command += [json.dumps(arguments), json.dumps(settings), profile]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    same_hashes = {**os.environ, "PYTHONHASHSEED": "0"}  # one cause of noise less
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=same_hashes)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 

@@ -14,7 +14,7 @@ sixteen requests that hit one wall need one solve. The four steps:
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Collection, Hashable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -240,9 +240,12 @@ class Gate:
         """Whether session *key* was solved after *solves* solves of the crawl."""
         return self._solved.get(key, 0) > solves
 
-    def tidy(self) -> None:
-        """Forget idle sessions, and help those whose requests never took off."""
+    def tidy(self, in_use: Collection[Session] = ()) -> None:
+        """Forget idle sessions, and help those whose requests never took off.
+
+        :param in_use: idle sessions of requests that are about to take off
+        """
         for key, session in list(self._sessions.items()):
             session.admit()
-            if session.idle:
+            if session.idle and session not in in_use:
                 del self._sessions[key]

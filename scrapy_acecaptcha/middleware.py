@@ -83,7 +83,7 @@ class AceCaptchaMiddleware:
         )
         self._waits = Waits()
         self._till = self._open_till()
-        self._in_flight: dict[Request, Session] = {}
+        self._sessions: dict[Request, Session] = {}  # of what the downloader is busy with
         self._visits: WeakKeyDictionary[Request, Visit] = WeakKeyDictionary()
         self.gate = Gate(
             self._waits,
@@ -162,14 +162,13 @@ class AceCaptchaMiddleware:
             self._takes_off(request)
 
     def _takes_off(self, request: Request) -> None:
-        session = self._session(request)
+        session = self._sessions.get(request)
         if session is not None:
-            self._in_flight[request] = session
             session.takes_off(request)
 
     def request_left_downloader(self, request: Request, spider: Spider) -> None:
         """The response of *request* is on its way through the middlewares."""
-        session = self._in_flight.get(request)
+        session = self._sessions.get(request)
         if session is not None:
             session.leaves(request)
 
@@ -207,12 +206,15 @@ class AceCaptchaMiddleware:
         key = self._session_key(request)
         if key is None:
             return None
-        try:
-            if self.gate.session(key).is_full:
-                self._count("held")
-                await self.gate.session(key).hold(self._beside(request))
-        except Stopped:
-            return _again(request)
+        session = self.gate.session(key)
+        if session.is_full:
+            self._count("held")
+            try:
+                await session.hold(self._beside(request))
+            except Stopped:
+                return _again(request)
+            session = self.gate.session(key)  # idle ones have been forgotten
+        self._sessions[request] = session
         if not is_redirected(request):
             request.meta[_SENT_AT] = self.gate.solves
         elif self.gate.solved_since(key, request.meta.get(_SENT_AT, 0)):
@@ -231,7 +233,7 @@ class AceCaptchaMiddleware:
                 request.meta.update(dont_redirect=True, dont_retry=True)
             return response
         stale = "cached" in response.flags  # Scrapy's HTTP cache keeps captchas, too
-        session = self._in_flight.pop(request, None) or self._session(request)
+        session = self._sessions.pop(request, None)
         if session is not None:
             stale = session.lands(request) or stale
         rule = self._rule(request)
@@ -308,7 +310,7 @@ class AceCaptchaMiddleware:
         """Get behind a captcha on a page that waits for it."""
         self._count("challenges")
         stale = False
-        session = self._in_flight.pop(captcha.requested, None)
+        session = self._sessions.pop(captcha.requested, None)
         if session is not None:
             session.leaves(captcha.requested)
             stale = session.lands(captcha.requested)
@@ -460,10 +462,6 @@ class AceCaptchaMiddleware:
         context = meta.get("playwright_context", "default") if is_for_browser(request) else None
         return site.partition("://")[2], meta.get("cookiejar"), context
 
-    def _session(self, request: Request) -> Session | None:
-        key = self._session_key(request)
-        return None if key is None else self.gate.session(key)
-
     # The end of the crawl
 
     def _look_around(self) -> None:
@@ -472,8 +470,8 @@ class AceCaptchaMiddleware:
             self._waits.stop()
             return
         active = self.crawler.engine.downloader.active
-        self._in_flight = {r: session for r, session in self._in_flight.items() if r in active}
-        self.gate.tidy()
+        self._sessions = {r: session for r, session in self._sessions.items() if r in active}
+        self.gate.tidy(in_use=set(self._sessions.values()))
 
     def _close_spider(self, error: AceCaptchaError) -> None:
         """Close the spider, once: no other call would fare better."""

@@ -483,8 +483,10 @@ async def test_held_requests_go_as_many_as_may_be_in_flight() -> None:
 def test_idle_sessions_are_forgotten_but_not_their_solves() -> None:
     gate, _, _ = make_gate()
     before = gate.solves
-    gate.session("s")
+    session = gate.session("s")
     gate.note_solve("s")
+    gate.tidy(in_use={session})
+    assert gate.session("s") is session
     gate.tidy()
     assert gate._sessions == {}
     assert gate.solved_since("s", before)
