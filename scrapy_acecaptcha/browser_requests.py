@@ -21,7 +21,7 @@ from scrapy_acecaptcha.errors import CaptchaNotFound
 from scrapy_acecaptcha.flow import CaptchaResult, Steps, drive_async
 
 if TYPE_CHECKING:
-    from scrapy_acecaptcha.playwright import PageChallenge
+    from scrapy_acecaptcha.playwright.challenge import PageChallenge
     from scrapy_acecaptcha.rules import CaptchaRule
 
 T = TypeVar("T")
@@ -187,7 +187,7 @@ class Visit:
 
         :raises AceCaptchaError: it cannot be solved
         """
-        from scrapy_acecaptcha.playwright import PageChallenge  # noqa: PLC0415 - an extra
+        from scrapy_acecaptcha.playwright.challenge import PageChallenge  # noqa: PLC0415 - an extra
 
         challenge = PageChallenge(page, self._rule, max_image_bytes=self._max_image_bytes)
         try:

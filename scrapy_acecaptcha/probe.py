@@ -32,7 +32,6 @@ from scrapy_acecaptcha.detect import AUTO_CONFIDENCE, Candidate, find_captchas, 
 from scrapy_acecaptcha.errors import AceCaptchaError, RuleError, TokenMissing
 from scrapy_acecaptcha.forms import Form, Submission
 from scrapy_acecaptcha.images import DEFAULT_MAX_BYTES, image_format
-from scrapy_acecaptcha.page_form import first_shown
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import select
 from scrapy_acecaptcha.visitor import Visitor
@@ -424,6 +423,8 @@ def _launch(playwright: Any) -> Any:
 def _probe_page(
     page: Any, options: argparse.Namespace, fields: dict[str, Any], report: _Report
 ) -> None:
+    from scrapy_acecaptcha.playwright.form import first_shown  # noqa: PLC0415 - an extra
+
     source = _loaded_source(page, fields)
     rule = _found(source, page.url, fields, report, browser=True)
     try:

@@ -42,7 +42,7 @@ def court(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
         monkeypatch.setattr(
             module.BrowserType,
             "launch",
-            lambda self, launch=launch: launch(self, **launch_options()),
+            lambda self, launch=launch, **_: launch(self, **launch_options()),
         )
     with ApiStub(lab.gallery.answer) as api:
         monkeypatch.setenv("ACEDATACLOUD_API_TOKEN", TOKEN)

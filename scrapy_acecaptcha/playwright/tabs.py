@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary, WeakSet
 
 from scrapy_acecaptcha.flow import CaptchaResult, Steps
-from scrapy_acecaptcha.page_form import POLL_MS
+from scrapy_acecaptcha.playwright.form import POLL_MS
 
 if TYPE_CHECKING:
-    from scrapy_acecaptcha.playwright import PageChallenge
+    from scrapy_acecaptcha.playwright.challenge import PageChallenge
 
 LANDING_SECONDS = 2.0  # in which a tab that was just opened goes somewhere
 

@@ -1,4 +1,4 @@
-"""solve_captcha(page, ...): the Playwright front end, for both of Playwright's APIs.
+"""A captcha on a page in a browser, for both of Playwright's APIs.
 
 The methods of a challenge are generators that yield Playwright's calls. In the async API these are
 awaitables, in the sync API they have done their work by then; flow.py has a driver for each. Every
@@ -11,17 +11,16 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, TypeVar
 
 from parsel import Selector
 from playwright import async_api, sync_api
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-from scrapy_acecaptcha.client import AceCaptchaClient
 from scrapy_acecaptcha.detect import resolve
 from scrapy_acecaptcha.errors import (
     CaptchaError,
@@ -31,18 +30,17 @@ from scrapy_acecaptcha.errors import (
     CaptchaUnsolved,
     RuleError,
 )
-from scrapy_acecaptcha.flow import CaptchaResult, Step, Steps, drive, drive_async, solve
+from scrapy_acecaptcha.flow import Step, Steps, drive, drive_async
 from scrapy_acecaptcha.images import (
     DEFAULT_MAX_BYTES,
     decode_data_uri,
     image_format,
     readable_image,
 )
-from scrapy_acecaptcha.in_page import ANY_SHOWN, FILLED_IN, LEADS_ON_IN, LOOK, READ_BLOB
-from scrapy_acecaptcha.page_form import POLL_MS, PageForm, first_shown, locate
-from scrapy_acecaptcha.page_watch import FRAME_IS_GONE, Image, Look, Watch, asked_for
+from scrapy_acecaptcha.playwright.form import POLL_MS, PageForm, first_shown, locate
+from scrapy_acecaptcha.playwright.in_page import ANY_SHOWN, FILLED_IN, LEADS_ON_IN, LOOK, READ_BLOB
+from scrapy_acecaptcha.playwright.watch import FRAME_IS_GONE, Image, Look, Watch, asked_for
 from scrapy_acecaptcha.rules import CaptchaRule
-from scrapy_acecaptcha.tabs import in_turn
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +48,6 @@ T = TypeVar("T")
 SyncScope = sync_api.Page | sync_api.Frame
 AsyncScope = async_api.Page | async_api.Frame
 
-MAX_ATTEMPTS = 3  # submissions per challenge, unless the rule says otherwise
 TIMEOUT_MS = 10_000
 CALM_SECONDS = 0.3  # a page that has not changed for so long has said what it has to say
 REST_SECONDS = 0.1  # an image that has not changed for so long is drawn to the end
@@ -64,119 +61,6 @@ _BAD_SELECTOR = re.compile(r"while (?:parsing|querying)|not a valid|Unknown engi
 _INTERRUPTED = re.compile(r"interrupted by another navigation|ERR_ABORTED", re.I)
 # What a form's own request says better than the one for its page.
 _FORMS_OWN = {"content-type", "content-length", "cookie", "host", "origin", "referer"}
-
-
-@overload
-def solve_captcha(
-    page: SyncScope,
-    rule: CaptchaRule | Mapping[str, Any] | None = None,
-    *,
-    client: AceCaptchaClient | None = None,
-    timeout: float = TIMEOUT_MS,
-    optional: Literal[False] = False,
-    **rule_fields: Any,
-) -> CaptchaResult: ...
-@overload
-def solve_captcha(
-    page: SyncScope,
-    rule: CaptchaRule | Mapping[str, Any] | None = None,
-    *,
-    client: AceCaptchaClient | None = None,
-    timeout: float = TIMEOUT_MS,
-    optional: bool,
-    **rule_fields: Any,
-) -> CaptchaResult | None: ...
-@overload
-def solve_captcha(
-    page: AsyncScope,
-    rule: CaptchaRule | Mapping[str, Any] | None = None,
-    *,
-    client: AceCaptchaClient | None = None,
-    timeout: float = TIMEOUT_MS,
-    optional: Literal[False] = False,
-    **rule_fields: Any,
-) -> Coroutine[Any, Any, CaptchaResult]: ...
-@overload
-def solve_captcha(
-    page: AsyncScope,
-    rule: CaptchaRule | Mapping[str, Any] | None = None,
-    *,
-    client: AceCaptchaClient | None = None,
-    timeout: float = TIMEOUT_MS,
-    optional: bool,
-    **rule_fields: Any,
-) -> Coroutine[Any, Any, CaptchaResult | None]: ...
-def solve_captcha(
-    page: SyncScope | AsyncScope,
-    rule: CaptchaRule | Mapping[str, Any] | None = None,
-    *,
-    client: AceCaptchaClient | None = None,
-    timeout: float = TIMEOUT_MS,
-    optional: bool = False,
-    **rule_fields: Any,
-) -> CaptchaResult | Coroutine[Any, Any, CaptchaResult | None] | None:
-    """Solve the captcha on *page* and leave the page where its form leads.
-
-    Tabs of one browser context at the same site take turns, and those that find on reloading that
-    another tab has opened the way return at once, with an empty answer after 0 attempts.
-
-    :param page: page or frame of Playwright's sync API, or of its async API: then the result must
-        be awaited
-    :param rule: how the captcha looks; its fields may be given one by one instead or in addition.
-        Selectors may be whatever Playwright understands
-    :param client: by default one made of the environment and closed at the end; hand in your own
-        to share its connections and its limit of concurrent calls
-    :param timeout: milliseconds for the image to appear and for each verdict
-    :param optional: return None where no captcha appears
-    :return: the answer that the site took, None where no captcha appeared
-    :raises CaptchaNotFound: no captcha appeared, or the page went away
-    :raises CaptchaImageError: there is no image that could be read
-    :raises CaptchaFormError: the form cannot be filled in or sent
-    :raises CaptchaUnsolved: every attempt was refused
-    :raises RuleError: the rule does not fit the page, or cannot work at all
-    :raises ApiError: the recognition API said no past all retries
-    :raises SettingsError: there is no API token
-    """
-    if not isinstance(page, SyncScope | AsyncScope):
-        raise TypeError(f"solve_captcha() works on a Playwright page or frame, not on {page!r}")
-    if rule is None:
-        parsed = CaptchaRule.parse(rule_fields, host=page.url)
-    else:
-        parsed = CaptchaRule.parse(rule, host=page.url).overlaid(rule_fields, host=page.url)
-    challenge = PageChallenge(page, parsed, timeout)
-    if challenge.is_async:
-        return drive_async(_solve(challenge, client, optional))
-    return drive(_solve(challenge, client, optional))
-
-
-def _solve(
-    challenge: PageChallenge, client: AceCaptchaClient | None, optional: bool
-) -> Steps[CaptchaResult | None]:
-    own_client = AceCaptchaClient() if client is None else None
-    the_client = client or own_client
-    assert the_client is not None
-    read = the_client.recognize_async if challenge.is_async else the_client.recognize
-    try:
-        result: CaptchaResult | None = yield challenge.guarded(
-            _find_and_solve(challenge, read, optional)
-        )
-        return result
-    finally:
-        if own_client is not None:
-            own_client.close()
-
-
-def _find_and_solve(
-    challenge: PageChallenge, read: Callable[[bytes], Step[str]], optional: bool
-) -> Steps[CaptchaResult | None]:
-    if not (yield challenge.appear()):
-        if optional:
-            return None
-        raise challenge.not_found()
-    attempts = challenge.rule.max_attempts or MAX_ATTEMPTS
-    steps = solve(challenge, read, lambda outcome: None, attempts)
-    result: CaptchaResult = yield (in_turn(challenge, steps) if challenge.rule.session else steps)
-    return result
 
 
 class PageChallenge:
