@@ -44,7 +44,7 @@ class Servers:
     services: str
 
 
-def throughput(servers: Servers, spider: str, pairs: int, what: str) -> Row:
+def throughput(servers: Servers, spider: str, pairs: int, what: str, target: float | None) -> Row:
     """A crawl without captchas, by turns without and with the add-on."""
     pages = {"site": servers.site, "path": "page", "n": 1500}
     addon = with_addon(servers.site)
@@ -56,8 +56,8 @@ def throughput(servers: Servers, spider: str, pairs: int, what: str) -> Row:
         f"1,500 captcha-free pages under a rule, {what}",
         f"{ours:.0f} pages/s; **{ratio:.3f}** of bare Scrapy (by CPU time {cpu:.3f})",
         f"{bare:.0f} pages/s without the add-on",
-        ">= 0.97",
-        ratio >= 0.97,
+        f">= {target}" if target else "stated",
+        ratio >= target if target else None,
     )
 
 
