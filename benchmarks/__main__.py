@@ -58,7 +58,7 @@ meanwhile: 0.85 of the ideal. Since answers that come together are passed on 5 m
 def measure(servers: Servers) -> tuple[list[Row], list[str]]:
     """All rows, and where the time goes."""
     table = [
-        rows.throughput(servers, "titles", 5, "a spider that reads each page's title", 0.97),
+        rows.throughput(servers, "titles", 8, "a spider that reads each page's title", 0.97),
         rows.throughput(servers, "pages", 5, "at worst: a spider that looks at nothing", None),
         rows.parallel(servers, 1),
         rows.latency(servers, 20),
