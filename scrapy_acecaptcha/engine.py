@@ -26,6 +26,12 @@ def is_stopping(engine: ExecutionEngine) -> bool:
     return not engine._starting or (slot is not None and slot.closing is not None)
 
 
+def is_sent(engine: ExecutionEngine, request: Request) -> bool:
+    """Whether *request* has reached the downloader and has not left it."""
+    slot = engine.downloader.slots.get(request.meta.get("download_slot", ""))
+    return slot is not None and request in slot.active
+
+
 @contextmanager
 def beside_the_limit(engine: ExecutionEngine, request: Request) -> Iterator[None]:
     """Let *request* wait without taking the place of other hosts' requests.

@@ -14,16 +14,19 @@ sixteen requests that hit one wall need one solve. The four steps:
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Collection, Hashable
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Set
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from scrapy_acecaptcha.waiting import Waits, fire
 
-LANDING_SECONDS = 0.005  # between two looks at requests that other middlewares are busy with
+LANDING_SECONDS = 0.005  # between two looks whether all have landed
 Waiting = Callable[[], AbstractContextManager[None]]
+Active = Callable[[], Set[Hashable]]
+IsSent = Callable[[Any], bool]
 REMEMBERED = 4096  # sessions whose last solve is remembered
 
 
@@ -43,41 +46,35 @@ class Session:
     """One browsing session at one site, and the gate in front of it.
 
     :param waits: what its requests wait for
-    :param is_landed: whether a request that left the downloader is through all middlewares
+    :param active: all requests that the downloader and its middlewares are busy with
+    :param is_sent: whether a request has reached the downloader and has not left it
     :param width: held requests that may go at a time once the gate is open
     """
 
-    def __init__(self, waits: Waits, is_landed: Callable[[Hashable], bool], width: int) -> None:
+    def __init__(self, waits: Waits, active: Active, is_sent: IsSent, width: int) -> None:
         self.shut = False
         self._waits = waits
-        self._is_landed = is_landed
+        self._active = active
+        self._is_sent = is_sent
         self._width = width
-        self._flying: dict[Hashable, int] = {}  # -> how many had left when it took off
-        self._landing: dict[Hashable, bool] = {}  # -> whether others left while it was in flight
-        self._left = 0
-        self._landed: Deferred[None] | None = None
+        self._flying: dict[Hashable, int] = {}  # -> how many had landed when it took off
+        self._landed = 0
+        self._looking = 0  # second looks at a page, which are in flight, too
         self._held: deque[Deferred[None]] = deque()
         self._line: deque[tuple[Turn, Deferred[None]]] = deque()
 
     @property
     def idle(self) -> bool:
         """Whether nobody would notice if this session were forgotten."""
-        self._forget_landed()
-        return not (self.shut or self._flying or self._landing or self._held or self._line)
+        self._forget_gone()
+        return not (self.shut or self._flying or self._looking or self._held or self._line)
 
     # Requests in flight
 
     def takes_off(self, request: Hashable) -> None:
-        """*request* reached the downloader."""
-        self._forget_landed()
-        self._flying[request] = self._left if not self._landing else -1
-
-    def leaves(self, request: Hashable) -> None:
-        """*request* left the downloader; its response is on its way through the middlewares."""
-        if request in self._flying:
-            self._landing[request] = self._flying.pop(request) != self._left
-            self._left += 1
-            self._look_around()
+        """*request* is on its way to the downloader."""
+        self._forget_gone()
+        self._flying[request] = self._landed
 
     def lands(self, request: Hashable) -> bool:
         """The response of *request* has arrived: its cookies are in the jar.
@@ -85,29 +82,35 @@ class Session:
         Return whether others landed while it was in flight: then its page may belong to a session
         that they have replaced.
         """
-        self._flying.pop(request, None)
-        overtaken = self._landing.pop(request, False)
-        self._look_around()
+        self._forget_gone()
+        overtaken = self._flying.pop(request, self._landed) != self._landed
+        self._landed += 1
+        self.admit()
         return overtaken
 
-    def _look_around(self) -> None:
-        if not self._flying and self._landed is not None:
-            fire(self._landed)
+    def turns_back(self, request: Hashable) -> None:
+        """*request* was answered before it reached the site."""
+        self._flying.pop(request, None)
         self.admit()
 
-    def _forget_landed(self) -> None:
-        """Drop requests that other middlewares dealt with: redirected, dropped, failed."""
-        for request in [r for r in self._landing if self._is_landed(r)]:
-            del self._landing[request]
+    def _forget_gone(self) -> None:
+        """Count as landed what other middlewares dealt with: redirected, dropped, failed."""
+        for request in self._flying.keys() - self._active():
+            del self._flying[request]
+            self._landed += 1
 
     async def _all_landed(self) -> None:
-        while self._flying or self._landing:
-            if self._flying:
-                self._landed = Deferred()
-                await self._waits.on(self._landed)
-            else:
-                await self._waits.sleep(LANDING_SECONDS)
-            self._forget_landed()
+        """Wait for requests that are in flight or take off meanwhile.
+
+        Not for those that another middleware keeps: it may wait for a request that is held here.
+        """
+        awaited: set[Hashable] = set()
+        while True:
+            self._forget_gone()
+            awaited.update(filter(self._is_sent, self._flying))
+            if not self._looking and awaited.isdisjoint(self._flying):
+                return
+            await self._waits.sleep(LANDING_SECONDS)
 
     # New requests
 
@@ -163,22 +166,20 @@ class Session:
             except BaseException:
                 self._give_back(turn, event)
                 raise
-        looking = object()  # a second look at the page is in flight like any request
+        looks = not turn.leads
+        self._looking += looks
         try:
-            if not turn.leads:
-                self.takes_off(looking)
-            else:
+            if turn.leads:
                 self.shut = True
-                self._forget_landed()
-                if self._flying or self._landing:
+                self._forget_gone()
+                if self._flying or self._looking:
                     turn.stale = True
                     await self._all_landed()
             yield turn
         finally:
+            self._looking -= looks
             if turn.leads:
                 self._next()
-            else:
-                self.lands(looking)
 
     def _give_back(self, turn: Turn, event: Deferred[None]) -> None:
         """Somebody gave up waiting, perhaps just when it was given the gate."""
@@ -212,12 +213,13 @@ class Gate:
     """All sessions of a crawl.
 
     :param waits: what requests wait for
-    :param is_landed: whether a request that left the downloader is through all middlewares
+    :param active: all requests that the downloader and its middlewares are busy with
+    :param is_sent: whether a request has reached the downloader and has not left it
     :param width: held requests of a session that may go at a time
     """
 
-    def __init__(self, waits: Waits, is_landed: Callable[[Hashable], bool], width: int) -> None:
-        self._session_args = (waits, is_landed, width)
+    def __init__(self, waits: Waits, active: Active, is_sent: IsSent, width: int) -> None:
+        self._session_args = (waits, active, is_sent, width)
         self._sessions: dict[Hashable, Session] = {}
         self._solved: OrderedDict[Hashable, int] = OrderedDict()
         self.solves = 0

@@ -29,7 +29,7 @@ from scrapy_acecaptcha.challenge import (
     shows_captcha,
 )
 from scrapy_acecaptcha.client import AceCaptchaClient
-from scrapy_acecaptcha.engine import beside_the_limit, close_spider, is_stopping
+from scrapy_acecaptcha.engine import beside_the_limit, close_spider, is_sent, is_stopping
 from scrapy_acecaptcha.errors import (
     AceCaptchaError,
     ApiAuthError,
@@ -87,7 +87,8 @@ class AceCaptchaMiddleware:
         self._visits: WeakKeyDictionary[Request, Visit] = WeakKeyDictionary()
         self.gate = Gate(
             self._waits,
-            is_landed=lambda request: request not in crawler.engine.downloader.active,
+            active=lambda: crawler.engine.downloader.active,
+            is_sent=lambda request: is_sent(crawler.engine, request),
             width=settings.getint("CONCURRENT_REQUESTS") or 16,
         )
         self._tick = create_looping_call(self._look_around)
@@ -127,13 +128,11 @@ class AceCaptchaMiddleware:
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Make the middleware and let it see what is in flight."""
+        """Make the middleware and connect its signals."""
         middleware = cls(crawler)
         for method, signal in (
             (middleware.spider_opened, signals.spider_opened),
             (middleware.spider_closed, signals.spider_closed),
-            (middleware.request_reached_downloader, signals.request_reached_downloader),
-            (middleware.request_left_downloader, signals.request_left_downloader),
             (middleware.request_dropped, signals.request_dropped),
         ):
             crawler.signals.connect(method, signal=signal)
@@ -153,24 +152,6 @@ class AceCaptchaMiddleware:
             self._tick.stop()
         self._progress.stop()
         self._till.close(finished=reason == "finished")
-
-    def request_reached_downloader(self, request: Request, spider: Spider) -> None:
-        """Count *request* as in flight in its session."""
-        if (
-            not is_for_browser(request) or request not in self._visits
-        ):  # these wait for a page first, and take off later
-            self._takes_off(request)
-
-    def _takes_off(self, request: Request) -> None:
-        session = self._sessions.get(request)
-        if session is not None:
-            session.takes_off(request)
-
-    def request_left_downloader(self, request: Request, spider: Spider) -> None:
-        """The response of *request* is on its way through the middlewares."""
-        session = self._sessions.get(request)
-        if session is not None:
-            session.leaves(request)
 
     def response_received(self, response: Response, request: Request, spider: Spider) -> None:
         """The spider gets *response*, and may hand its meta on to other requests."""
@@ -192,8 +173,8 @@ class AceCaptchaMiddleware:
             return None
         request.meta.pop("acecaptcha_result", None)  # a page's result, passed on by response.meta
         again = await self._held(request)
-        if again is None and is_for_browser(request):
-            self._plan_visit(request)
+        if again is None and not (is_for_browser(request) and self._plan_visit(request)):
+            self._takes_off(request)
         return again
 
     async def _held(self, request: Request) -> Request | None:
@@ -235,7 +216,10 @@ class AceCaptchaMiddleware:
         stale = "cached" in response.flags  # Scrapy's HTTP cache keeps captchas, too
         session = self._sessions.pop(request, None)
         if session is not None:
-            stale = session.lands(request) or stale
+            if stale:
+                session.turns_back(request)
+            else:
+                stale = session.lands(request)
         rule = self._rule(request)
         visit = self._visits.pop(request, None) if is_for_browser(request) else None
         if visit is not None:
@@ -256,6 +240,9 @@ class AceCaptchaMiddleware:
 
     async def process_exception(self, request: Request, exception: Exception) -> Request | None:
         """Deal with a captcha that could not be solved in the browser."""
+        session = self._sessions.pop(request, None)
+        if session is not None:
+            session.lands(request)
         visit = self._visits.pop(request, None)
         if visit is None:
             return None
@@ -291,11 +278,14 @@ class AceCaptchaMiddleware:
 
     # In the browser
 
-    def _plan_visit(self, request: Request) -> None:
-        """Have the captcha of a request for scrapy-playwright solved in its page."""
+    def _plan_visit(self, request: Request) -> bool:
+        """Have the captcha of a request for scrapy-playwright solved in its page.
+
+        True if so; it takes off once there is a page.
+        """
         rule = self._rule(request)
         if rule is None or solves_itself(request):
-            return
+            return False
         visit = Visit(
             request,
             rule,
@@ -305,6 +295,12 @@ class AceCaptchaMiddleware:
         )
         visit.begin()
         self._visits[request] = visit
+        return True
+
+    def _takes_off(self, request: Request) -> None:
+        session = self._sessions.get(request)
+        if session is not None:
+            session.takes_off(request)
 
     async def _pass_in_page(self, captcha: PageCaptcha) -> CaptchaResult | None:
         """Get behind a captcha on a page that waits for it."""
@@ -312,7 +308,6 @@ class AceCaptchaMiddleware:
         stale = False
         session = self._sessions.pop(captcha.requested, None)
         if session is not None:
-            session.leaves(captcha.requested)
             stale = session.lands(captcha.requested)
         return await self._pass(captcha, self._session_key(captcha.request), stale)
 

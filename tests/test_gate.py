@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -280,9 +281,10 @@ def test_ctrl_c_ends_the_crawl_during_a_call_and_jobdir_keeps_everything(
 # The gate by itself
 
 
-def make_gate(width: int = 4) -> tuple[Gate, Waits, set[Any]]:
-    waits, landed = Waits(), set()
-    return Gate(waits, is_landed=lambda request: request in landed, width=width), waits, landed
+def make_gate(width: int = 4, sent: Iterable[Any] = "ab") -> tuple[Gate, Waits, set[Any]]:
+    waits, active = Waits(), set("ab")
+    is_sent = set(sent).__contains__
+    return Gate(waits, active=lambda: active, is_sent=is_sent, width=width), waits, active
 
 
 def run(coroutine: Any) -> Any:
@@ -296,7 +298,6 @@ async def test_a_lone_request_is_not_stale() -> None:
     async def scene() -> None:
         session = gate.session("s")
         session.takes_off("a")
-        session.leaves("a")
         assert session.lands("a") is False
         async with session.turn() as turn:
             assert (turn.leads, turn.stale) == (True, False)
@@ -316,7 +317,6 @@ async def test_the_leader_waits_for_those_in_flight() -> None:
         events = []
         session.takes_off("a")
         session.takes_off("b")
-        session.leaves("a")
         session.lands("a")
 
         async def lead() -> None:
@@ -326,7 +326,6 @@ async def test_the_leader_waits_for_those_in_flight() -> None:
         leading = asyncio.ensure_future(lead())
         await asyncio.sleep(0)
         events.append(("b lands",))
-        session.leaves("b")
         session.lands("b")
         await leading
         assert events == [("b lands",), ("leads", True)]
@@ -336,16 +335,65 @@ async def test_the_leader_waits_for_those_in_flight() -> None:
 
 @ensureDeferred
 async def test_one_that_was_overtaken_knows() -> None:
-    gate, _, landed = make_gate()
+    gate, _, active = make_gate()
 
     async def scene() -> None:
         session = gate.session("s")
         session.takes_off("a")
         session.takes_off("b")
-        session.leaves("b")
-        session.leaves("a")
-        landed.add("b")  # redirected: it never comes back to the gate
+        active.remove("b")  # redirected: it never comes back to the gate
         assert session.lands("a") is True
+
+    await run(scene())
+
+
+@ensureDeferred
+async def test_answers_of_a_cache_overtake_nobody() -> None:
+    gate, _, _ = make_gate()
+
+    async def scene() -> None:
+        session = gate.session("s")
+        session.takes_off("a")
+        session.takes_off("b")
+        session.turns_back("b")
+        assert session.lands("a") is False
+        assert session.idle
+
+    await run(scene())
+
+
+@ensureDeferred
+async def test_the_leader_does_not_wait_for_what_another_middleware_keeps() -> None:
+    gate, _, _ = make_gate(sent="b")
+
+    async def scene() -> None:
+        session = gate.session("s")
+        session.takes_off("a")  # which may wait for a request that is held at this gate
+        async with session.turn() as turn:
+            assert (turn.leads, turn.stale) == (True, True)
+
+    await run(scene())
+
+
+@ensureDeferred
+async def test_the_leader_waits_until_one_in_flight_has_been_redirected() -> None:
+    gate, _, active = make_gate()
+
+    async def scene() -> None:
+        session = gate.session("s")
+        session.takes_off("a")
+        events = []
+
+        async def lead() -> None:
+            async with session.turn():
+                events.append("leads")
+
+        leading = asyncio.ensure_future(lead())
+        await asyncio.sleep(0)
+        events.append("redirected")
+        active.remove("a")
+        await leading
+        assert events == ["redirected", "leads"]
 
     await run(scene())
 
@@ -452,7 +500,7 @@ async def test_stopping_lets_everybody_go() -> None:
 
 @ensureDeferred
 async def test_held_requests_go_as_many_as_may_be_in_flight() -> None:
-    gate, _, _ = make_gate(width=2)
+    gate, _, active = make_gate(width=2)
 
     async def scene() -> None:
         session = gate.session("s")
@@ -461,6 +509,7 @@ async def test_held_requests_go_as_many_as_may_be_in_flight() -> None:
         async def new(i: int) -> None:
             await session.hold()
             gone.append(i)
+            active.add(i)
             session.takes_off(i)
 
         async with session.turn():
@@ -470,7 +519,6 @@ async def test_held_requests_go_as_many_as_may_be_in_flight() -> None:
             await asyncio.sleep(0)
         assert gone == [0, 1]
         for i in range(5):
-            session.leaves(i)
             session.lands(i)
             for _ in range(5):
                 await asyncio.sleep(0)
