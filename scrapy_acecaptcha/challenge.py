@@ -28,7 +28,7 @@ SENT = "_acecaptcha_sent"  # request.meta key: what a redirect makes a request f
 MAX_PAGE_BYTES = 10_000_000
 MAX_MATCHES = 50
 
-_REDIRECTS_DROP = ("Content-Type", "Referer")
+_REDIRECTS_DROP = frozenset({b"Content-Type", b"Referer"})
 _REDIRECT_META = ("redirect_times", "redirect_ttl", "redirect_urls", "redirect_reasons")
 # What Scrapy and its plugins noted on the outer request, and would act on once more.
 _NOTED_META = (
@@ -108,7 +108,7 @@ def original_request(request: Request) -> Request:
     meta[SENT] = {**sent, "redirects": 0}
     headers = request.headers.copy()
     headers.pop("Referer", None)  # the redirect's
-    headers.update({name: sent[name] for name in _REDIRECTS_DROP if name in sent})
+    headers.update({k: sent[k] for k in map(bytes.decode, _REDIRECTS_DROP) if k in sent})
     return request.replace(
         url=sent["url"],
         method=sent["method"],
@@ -123,6 +123,7 @@ def note_original(request: Request) -> None:
     """Note what a redirect would take from a request, or change in it."""
     meta = request.meta
     meta.pop(DELIVERED, None)
+    headers = request.headers
     meta[SENT] = {
         "url": request.url,
         "redirects": len(meta.get("redirect_urls", ())),
@@ -130,10 +131,8 @@ def note_original(request: Request) -> None:
         "body": request.body.decode("latin-1"),
         "priority": request.priority,
     }
-    for name in _REDIRECTS_DROP:
-        value = request.headers.get(name)
-        if value:
-            meta[SENT][name] = value.decode("latin-1")
+    for name in headers.keys() & _REDIRECTS_DROP:
+        meta[SENT][name.decode()] = (headers[name] or b"").decode("latin-1")
 
 
 class ScrapyChallenge:
