@@ -139,8 +139,10 @@ class Session:
 
         Called again for each that lands, and now and then for those that never took off.
         """
-        room = self._width - len(self._flying)
-        while self._held and not self.shut and room > 0:
+        if self.shut or not self._held:
+            return
+        room = self._width - sum(map(self._is_sent, self._flying))
+        while self._held and room > 0:
             fire(self._held.popleft())
             room -= 1
 

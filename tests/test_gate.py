@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 from scrapy import Request
+from scrapy.crawler import Crawler
 from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Response
 from scrapy.utils.defer import deferred_from_coro
@@ -109,6 +110,37 @@ async def test_dropped_requests_never_keep_the_gate_shut(
     assert len(crawl.records) + len(crawl.errors) == 100
     assert {type(error) for error in crawl.errors} == {IgnoreRequest}
     assert len(crawl.records) >= 70
+
+
+class AsksFirst:
+    """A downloader middleware that fetches another page of the site before each record, once."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        self.crawler = crawler
+        self.asked: set[str] = set()
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> AsksFirst:
+        return cls(crawler)
+
+    async def process_request(self, request: Request) -> None:
+        if "/record/" in request.url and request.url not in self.asked:
+            self.asked.add(request.url)
+            url = request.url.replace("/record/", "/?n=0&before=")
+            await self.crawler.engine.download_async(Request(url))
+
+
+@ensureDeferred
+async def test_requests_of_other_middlewares_are_not_waited_for_by_those_they_wait_for(
+    site: CaptchaSite, api: ApiStub, settings: Any
+) -> None:
+    crawl = await run_crawl(
+        [f"{site.url}/inplace/?n=40"],
+        settings("inplace", CONCURRENT_REQUESTS=16, DOWNLOADER_MIDDLEWARES={AsksFirst: 650}),
+    )
+    assert crawl.records == ALL_300[:40]
+    assert crawl.errors == []
+    assert len(api.calls) == 1
 
 
 @ensureDeferred
@@ -500,7 +532,7 @@ async def test_stopping_lets_everybody_go() -> None:
 
 @ensureDeferred
 async def test_held_requests_go_as_many_as_may_be_in_flight() -> None:
-    gate, _, active = make_gate(width=2)
+    gate, _, active = make_gate(width=2, sent=range(5))
 
     async def scene() -> None:
         session = gate.session("s")
