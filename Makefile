@@ -18,7 +18,7 @@ test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/pip install --quiet --disable-pip-version-check uv
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python \
-		--resolution lowest-direct --editable '.[test]' httpx
+		--resolution lowest-direct --editable '.[test]' 'httpx>=0.28'
 	.venv-oldest/bin/python scripts/browser.py
 	.venv-oldest/bin/python -m pytest tests/test_middleware.py tests/test_gate.py \
 		tests/test_reliability.py tests/test_client.py tests/test_rules.py tests/test_flow.py
