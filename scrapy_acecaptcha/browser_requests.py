@@ -89,13 +89,11 @@ class PageCaptcha:
         return self._on_page(self._challenge.reload())
 
     def _must_return(self) -> bool:
-        rule = self.rule
-        if rule.after != "auto":
-            return rule.after == "return"
         # A query form asks for a captcha each time: what it leads to is what was wanted.
         return (
-            self._was_redirected
-            and not rule.fields
+            self.rule.after == "auto"
+            and self._was_redirected
+            and not self.rule.fields
             and not same_page(self._challenge.url, self.request.url)
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scrapy_acecaptcha import AceCaptchaClient, RuleError
+from scrapy_acecaptcha import AceCaptchaClient, CaptchaUnsolved, RuleError
 from scrapy_acecaptcha.errors import CaptchaFormError
 from scrapy_acecaptcha.flow import CaptchaResult, Steps
 from scrapy_acecaptcha.playwright import solve_captcha
@@ -63,6 +63,30 @@ def visitor(browser: Browser, lab: Lab, client: AceCaptchaClient) -> Callable[..
         return on_page(browser, body, **(context or {}))
 
     return visit
+
+
+WALL = f"""<main>{form()}</main><script>
+  if (document.cookie.includes("through")) document.querySelector("main").innerHTML = "The register"
+</script>"""
+
+
+def test_a_page_that_was_asked_for_is_loaded_again_if_the_rule_says_return(
+    visit_once: Callable[..., Any], lab: Lab
+) -> None:
+    lab.page = WALL
+    thanks = {"Content-Type": "text/html", "Set-Cookie": "through=1; Path=/"}
+    lab.record = ("<!DOCTYPE html>Thank you", thanks)
+    result, text = visit_once(after="return")
+    assert (text, result.attempts) == ("The register", 1)
+    assert len(lab.sent) == 1
+
+
+def test_a_captcha_at_the_page_that_was_asked_for_is_a_refusal_if_the_rule_says_return(
+    visit: Callable[..., Any], lab: Lab
+) -> None:
+    lab.record = ("<!DOCTYPE html>Thank you", {"Content-Type": "text/html"})
+    with pytest.raises(CaptchaUnsolved, match="2 answers refused"):
+        visit(after="return", max_attempts=2)
 
 
 # The image

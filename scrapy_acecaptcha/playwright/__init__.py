@@ -72,6 +72,8 @@ def solve_captcha(
 ) -> CaptchaResult | Coroutine[Any, Any, CaptchaResult | None] | None:
     """Solve the captcha on *page* and leave the page where its form leads.
 
+    With ``after="return"`` the page then goes back to the address at which the captcha stood.
+
     Tabs of one browser context at the same site take turns, and those that find on reloading that
     another tab has opened the way return at once, with an empty answer after 0 attempts.
 

@@ -478,7 +478,13 @@ class PageChallenge:
     # The verdict
 
     def solved(self) -> Steps[bool]:
-        """Wait for the page to say whether it took the answer."""
+        """Wait for the page to say whether it took the answer, and go back if the rule says so."""
+        accepted: bool = yield self._answered()
+        if accepted and self.rule.after == "return" and self.watch.download is None:
+            accepted = yield self.reload()
+        return accepted
+
+    def _answered(self) -> Steps[bool]:
         deadline = self._deadline
         last, calm_since = None, time.monotonic()
         while True:
