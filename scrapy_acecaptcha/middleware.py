@@ -213,13 +213,8 @@ class AceCaptchaMiddleware:
                 # A captcha is an answer, even with a 503 or a refresh in some minutes.
                 request.meta.update(dont_redirect=True, dont_retry=True)
             return response
-        stale = "cached" in response.flags  # Scrapy's HTTP cache keeps captchas, too
-        session = self._sessions.pop(request, None)
-        if session is not None:
-            if stale:
-                session.turns_back(request)
-            else:
-                stale = session.lands(request)
+        # Scrapy's HTTP cache keeps captchas, too.
+        stale = self._lands(request, is_cached="cached" in response.flags)
         rule = self._rule(request)
         visit = self._visits.pop(request, None) if is_for_browser(request) else None
         if visit is not None:
@@ -239,10 +234,8 @@ class AceCaptchaMiddleware:
         return await self._answered(challenge, self._session_key(request), stale)
 
     async def process_exception(self, request: Request, exception: Exception) -> Request | None:
-        """Deal with a captcha that could not be solved in the browser."""
-        session = self._sessions.pop(request, None)
-        if session is not None:
-            session.lands(request)
+        """Let *request* land, and deal with a captcha that was not solved in the browser."""
+        self._lands(request)
         visit = self._visits.pop(request, None)
         if visit is None:
             return None
@@ -297,18 +290,10 @@ class AceCaptchaMiddleware:
         self._visits[request] = visit
         return True
 
-    def _takes_off(self, request: Request) -> None:
-        session = self._sessions.get(request)
-        if session is not None:
-            session.takes_off(request)
-
     async def _pass_in_page(self, captcha: PageCaptcha) -> CaptchaResult | None:
         """Get behind a captcha on a page that waits for it."""
         self._count("challenges")
-        stale = False
-        session = self._sessions.pop(captcha.requested, None)
-        if session is not None:
-            stale = session.lands(captcha.requested)
+        stale = self._lands(captcha.requested)
         return await self._pass(captcha, self._session_key(captcha.request), stale)
 
     async def _visited(
@@ -456,6 +441,21 @@ class AceCaptchaMiddleware:
         # scrapy-playwright notes its default only when the request is on its way.
         context = meta.get("playwright_context", "default") if is_for_browser(request) else None
         return site.partition("://")[2], meta.get("cookiejar"), context
+
+    def _takes_off(self, request: Request) -> None:
+        session = self._sessions.get(request)
+        if session is not None:
+            session.takes_off(request)
+
+    def _lands(self, request: Request, is_cached: bool = False) -> bool:
+        """Whether what *request* brought may be stale, now that it is back."""
+        session = self._sessions.pop(request, None)
+        if session is None:
+            return is_cached
+        if is_cached:
+            session.turns_back(request)
+            return True
+        return session.lands(request)
 
     # The end of the crawl
 
