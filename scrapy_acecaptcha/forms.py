@@ -21,7 +21,7 @@ from w3lib.url import safe_url_string
 from scrapy_acecaptcha.errors import CaptchaFormError, RuleError
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import same_text, select, text_of
-from scrapy_acecaptcha.wording import answer_fields, says_captcha
+from scrapy_acecaptcha.wording import answer_fields, says_captcha, undecided
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
@@ -182,15 +182,7 @@ class Form:
         if len(found) == 1:
             return texts[found[0]]
         texts = [texts[i] for i in found] or texts
-        raise self._wrong(
-            "input",
-            "is not given and cannot be told: "
-            + (
-                "candidates are " + ", ".join(_named(c) for c in texts)
-                if texts
-                else "the form has no text field"
-            ),
-        )
+        raise self._wrong("input", undecided([_named(c) for c in texts]))
 
     def _button(self) -> Any:
         """The button to press; None if the form has none and is sent by Enter."""

@@ -46,6 +46,12 @@ def answer_fields(said: Sequence[str]) -> list[int]:
     return []
 
 
+def undecided(candidates: Sequence[str]) -> str:
+    """What a RuleError says of a field for the answer that cannot be told from others."""
+    told = "candidates are " + ", ".join(candidates) if candidates else "the form has no text field"
+    return f"is not given and cannot be told: {told}"
+
+
 # What follows is for finding captchas on pages that no rule describes (detect.py).
 
 

@@ -15,7 +15,7 @@ from scrapy_acecaptcha.flow import Steps
 from scrapy_acecaptcha.playwright.in_page import ADD_HIDDEN, CONTROLS, SET
 from scrapy_acecaptcha.rules import CaptchaRule, FieldValue
 from scrapy_acecaptcha.selectors import is_xpath, same_text, text_of
-from scrapy_acecaptcha.wording import answer_fields
+from scrapy_acecaptcha.wording import answer_fields, undecided
 
 POLL_MS = 50
 
@@ -197,15 +197,7 @@ class PageForm:
         if len(found) == 1:
             return self._nth(texts[found[0]])
         texts = [texts[i] for i in found] or texts
-        raise self._wrong(
-            "input",
-            "is not given and cannot be told: "
-            + (
-                "candidates are " + ", ".join(_named(c) for c in texts)
-                if texts
-                else "the form has no text field"
-            ),
-        )
+        raise self._wrong("input", undecided([_named(c) for c in texts]))
 
     # What the form is made of
 
