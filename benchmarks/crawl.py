@@ -172,7 +172,7 @@ class OneByOne(Timed):
             yield self.turn(i + 1)
 
 
-class Memory(Timed):
+class Memory(Sessions):
     """Samples the process's memory, and asks for a page whenever it has one: no queue shrinks."""
 
     name = "memory"
@@ -181,19 +181,15 @@ class Memory(Timed):
     def requests(self) -> Iterator[Request]:
         self.process = psutil.Process()
         self.result["bytes"] = []
-        self.numbers = iter(range(self.n))
-        for _ in range(self.settings.getint("CONCURRENT_REQUESTS")):
-            yield from self.next()
-
-    def next(self) -> Iterator[Request]:
-        for i in islice(self.numbers, 1):
-            yield self.request(i, cookiejar=i).replace(dont_filter=True)  # a filter remembers all
+        # A filter remembers all.
+        self.rest = (request.replace(dont_filter=True) for request in super().requests())
+        yield from islice(self.rest, self.settings.getint("CONCURRENT_REQUESTS"))
 
     def parse(self, response: Response) -> Iterator[Request]:
         super().parse(response)
         if self.result["pages"] % self.every == 0:
             self.result["bytes"].append(self.process.memory_info().rss)
-        yield from self.next()
+        yield from islice(self.rest, 1)
 
 
 SPIDERS = {spider.name: spider for spider in (Pages, Titles, Sessions, OneByOne, Memory)}
