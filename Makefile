@@ -20,8 +20,8 @@ test-oldest:
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python \
 		--resolution lowest-direct --editable '.[test]' 'httpx>=0.28'
 	.venv-oldest/bin/python scripts/browser.py
-	.venv-oldest/bin/python -m pytest tests/test_middleware.py tests/test_gate.py \
-		tests/test_reliability.py tests/test_client.py tests/test_rules.py tests/test_flow.py
+	.venv-oldest/bin/python -m pytest tests/crawl/test_middleware.py tests/crawl/test_gate.py \
+		tests/crawl/test_reliability.py tests/recognition/test_client.py tests/test_rules.py tests/test_flow.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -95,7 +95,7 @@ def api() -> web.Application:
 
 
 @dataclass
-class Visitor:
+class HttpSession:
     """What the site remembers of a visitor: above all one expected answer, never two."""
 
     expected: str = ""
@@ -109,15 +109,15 @@ class Wall:
     The right answer leads back to the record, a wrong one to the next captcha.
     """
 
-    visitors: dict[str, Visitor] = field(default_factory=dict)
+    visitors: dict[str, HttpSession] = field(default_factory=dict)
     stats: Counter[str] = field(default_factory=Counter)
 
-    def visitor(self, request: web.Request) -> tuple[Visitor, str]:
+    def visitor(self, request: web.Request) -> tuple[HttpSession, str]:
         """Like PHP's, a session starts with the first request without a cookie."""
         key = request.cookies.get("sid", "")
         if key not in self.visitors:
             key = uuid.uuid4().hex
-            self.visitors[key] = Visitor()
+            self.visitors[key] = HttpSession()
         return self.visitors[key], key
 
     async def record(self, request: web.Request) -> web.Response:

@@ -26,8 +26,8 @@ from example_project.site import (
     create_register,
     create_tenders,
 )
-from scrapy_acecaptcha.client import DEFAULT_BASE_URL
-from scrapy_acecaptcha.sandbox import LocalServer, Sandbox
+from scrapy_acecaptcha.recognition.client import DEFAULT_BASE_URL
+from scrapy_acecaptcha.recognition.sandbox import LocalServer, Sandbox
 from scripts.browser import launch_options
 
 PROJECT = Path(__file__).parent

@@ -21,7 +21,7 @@ from flask import Flask, Response, abort, g, jsonify, render_template, request, 
 from werkzeug.wrappers import Response as AnyResponse
 
 from example_project.data import CASES, COMPANIES, TENDERS
-from scrapy_acecaptcha.sandbox import LocalServer
+from scrapy_acecaptcha.recognition.sandbox import LocalServer
 
 PAGE_SIZE = 10
 RECORDS_PER_CAPTCHA = 25

@@ -1,7 +1,7 @@
 """Read plain text captchas in Scrapy and Playwright with Ace Data Cloud's recognition API."""
 
 from scrapy_acecaptcha.addon import Addon
-from scrapy_acecaptcha.client import AceCaptchaClient
+from scrapy_acecaptcha.crawl.middleware import AceCaptchaMiddleware
 from scrapy_acecaptcha.errors import (
     AceCaptchaError,
     ApiAuthError,
@@ -22,7 +22,7 @@ from scrapy_acecaptcha.errors import (
     SettingsError,
 )
 from scrapy_acecaptcha.flow import CaptchaResult
-from scrapy_acecaptcha.middleware import AceCaptchaMiddleware
+from scrapy_acecaptcha.recognition.client import AceCaptchaClient
 from scrapy_acecaptcha.rules import CaptchaRule
 
 __version__ = "0.1.0"

@@ -2,7 +2,7 @@
 
 import sys
 
-from scrapy_acecaptcha.cli import main
+from scrapy_acecaptcha.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

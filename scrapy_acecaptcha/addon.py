@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scrapy_acecaptcha.middleware import AceCaptchaMiddleware
+from scrapy_acecaptcha.crawl.middleware import AceCaptchaMiddleware
 
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings

@@ -32,7 +32,7 @@ class AceCaptchaError(Exception):
 
 
 class SettingsError(AceCaptchaError, ValueError):
-    """A setting or an argument that cannot work. The message says how to mend it."""
+    """A setting or an argument that cannot work. The message says how to hint it."""
 
 
 class TokenMissing(SettingsError):
@@ -42,7 +42,7 @@ class TokenMissing(SettingsError):
 class RuleError(SettingsError):
     """A rule that cannot work.
 
-    :param message: what is wrong and how to mend it
+    :param message: what is wrong and how to hint it
     :param field: the rule's field at fault, if one is
     :param host: the key of ACECAPTCHA_RULES, or the URL of the page, where it went wrong
     """
@@ -133,7 +133,7 @@ class ApiError(AceCaptchaError):
     """
 
     retryable = False
-    mend = ""
+    hint = ""
 
     def __init__(
         self,
@@ -150,8 +150,8 @@ class ApiError(AceCaptchaError):
         self.retry_after: str | None = None
         facts = [f"HTTP {status}" if status else "", f"trace_id {trace_id}" if trace_id else ""]
         tail = ", ".join(fact for fact in facts if fact)
-        mend = f". {self.mend}" if self.mend else ""
-        super().__init__(f"{code}: {message}" + (f" ({tail})" if tail else "") + mend)
+        hint = f". {self.hint}" if self.hint else ""
+        super().__init__(f"{code}: {message}" + (f" ({tail})" if tail else "") + hint)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -160,7 +160,7 @@ class ApiError(AceCaptchaError):
 class ApiAuthError(ApiError):
     """The token is missing, unknown, expired or meant for another service."""
 
-    mend = (
+    hint = (
         "Set ACECAPTCHA_TOKEN (or the environment variable ACEDATACLOUD_API_TOKEN) to a token "
         "from https://platform.acedata.cloud that may call captcha/recognition"
     )
@@ -169,14 +169,14 @@ class ApiAuthError(ApiError):
 class ApiBalanceError(ApiError):
     """The account has no balance left, or was disabled."""
 
-    mend = "Top up the account at https://platform.acedata.cloud"
+    hint = "Top up the account at https://platform.acedata.cloud"
 
 
 class ApiRateLimited(ApiError):
     """Too many calls at a time, past all retries."""
 
     retryable = True
-    mend = "Lower ACECAPTCHA_CONCURRENCY"
+    hint = "Lower ACECAPTCHA_CONCURRENCY"
 
 
 class ApiTimeout(ApiError):

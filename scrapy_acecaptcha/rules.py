@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import ipaddress
-import json
-import operator
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
+from scrapy_acecaptcha.arithmetic import value_of_sum
 from scrapy_acecaptcha.errors import RuleError
 from scrapy_acecaptcha.selectors import text_of, to_xpath
 
@@ -154,7 +149,7 @@ class CaptchaRule:
         """Turn what the API read into the answer to submit; None if it does not fit this rule."""
         answer = text.strip()
         if self.arithmetic:
-            answer = _value_of_sum(answer) or ""
+            answer = value_of_sum(answer) or ""
         if self.case:
             answer = answer.upper() if self.case == "upper" else answer.lower()
         if self.answer is not None and not re.fullmatch(self.answer, answer):
@@ -196,156 +191,3 @@ def _is_filled(value: object) -> bool:
 def _check_count(name: str, value: object, *, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise RuleError(f"must be a whole number of at least {least}, not {value!r}", field=name)
-
-
-@lru_cache(maxsize=1024)
-def site_of(url: str) -> str:
-    """Scheme, host and port of *url* as they stand in it; urlsplit() takes four times as long."""
-    scheme, separator, rest = url.partition("://")
-    return scheme + separator + _HOST_ENDS.split(rest, 1)[0]
-
-
-_HOST_ENDS = re.compile("[/?#]")
-
-
-class RuleBook:
-    """The rules of ACECAPTCHA_RULES, found by URL.
-
-    ``example.org`` covers its subdomains, the most specific host wins, ``127.0.0.1:8000`` names a
-    port.
-
-    :param rules: host -> rule, or the same as JSON
-    :raises RuleError: names host and field
-    """
-
-    def __init__(self, rules: Mapping[str, Any] | str) -> None:
-        if isinstance(rules, str):
-            rules = _from_json(rules)
-        if not isinstance(rules, Mapping):
-            raise RuleError(f"ACECAPTCHA_RULES is a dict of host -> rule, not {rules!r}")
-        self._rules: dict[str, CaptchaRule] = {}
-        for host, fields in rules.items():
-            rule = CaptchaRule.parse(fields, host=str(host))
-            rule.check_selectors(host=str(host))
-            name = _checked_host(host)
-            if name in self._rules:
-                raise RuleError("is named twice", host=str(host))
-            self._rules[name] = rule
-        self._found: dict[str, CaptchaRule | None] = {}
-        self._overlaid: dict[tuple[str, str], CaptchaRule] = {}
-
-    def __len__(self) -> int:
-        return len(self._rules)
-
-    def find(self, url: str, own: object = None) -> CaptchaRule | None:
-        """Return the rule for *url*, None if there is none.
-
-        :param own: what a request's ``meta["acecaptcha"]`` says: False for no rule, fields to lay
-            over the host's rule, or a whole rule
-        :raises RuleError: *own* cannot be used
-        """
-        if own is False:
-            return None
-        site = site_of(url)
-        if site not in self._found:
-            if len(self._found) > 10_000:  # a broad crawl meets new hosts all the time
-                self._found.clear()
-            self._found[site] = self._search(site)
-        found = self._found[site]
-        return found if own is None or own is True else self._overlay(site, found, own)
-
-    def _overlay(self, site: str, rule: CaptchaRule | None, own: object) -> CaptchaRule:
-        where = f'{site.partition("://")[2]} in request.meta["acecaptcha"]'
-        if isinstance(own, CaptchaRule) or not isinstance(own, Mapping):
-            whole = CaptchaRule.parse(own, host=where)  # type: ignore[arg-type]
-            whole.check_selectors(host=where)
-            return whole
-        key = (site, json.dumps(own, sort_keys=True, default=repr))
-        if key not in self._overlaid:
-            laid = rule.overlaid(own, host=where) if rule else CaptchaRule.parse(own, host=where)
-            laid.check_selectors(host=where)
-            if len(self._overlaid) > 1000:
-                self._overlaid.clear()
-            self._overlaid[key] = laid
-        return self._overlaid[key]
-
-    def _search(self, url: str) -> CaptchaRule | None:
-        try:
-            parts = urlsplit(url)
-            port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-            host = _as_in_urls(parts.hostname)
-        except ValueError:
-            return None
-        while host:
-            for key in (f"{host}:{port}", host):
-                if key in self._rules:
-                    return self._rules[key]
-            if host.startswith("[") or re.fullmatch(r"[\d.]+", host):  # addresses have no parents
-                return None
-            host = host.partition(".")[2]
-        return None
-
-
-def _from_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RuleError(
-            f"ACECAPTCHA_RULES is not valid JSON ({error}); on the command line write "
-            """-s ACECAPTCHA_RULES='{"example.org": {"image": "img#captcha"}}'"""
-        ) from None
-
-
-def _checked_host(key: object) -> str:
-    """Bring a key of ACECAPTCHA_RULES into the form in which URLs spell hosts."""
-    host = str(key).strip()
-    try:
-        parts = urlsplit(f"//{host}")
-        name = _as_in_urls(parts.hostname)
-        if name and not re.search(r"[/\\?#\s@*]", host):
-            return f"{name}:{parts.port}" if parts.port else name
-        problem = "write `example.org` (it covers its subdomains) or `example.org:8000`"
-    except ValueError as error:
-        problem = str(error)
-    raise RuleError(f"is not a host: {problem}", host=str(key))
-
-
-def _as_in_urls(host: str | None) -> str:
-    """Spell a host as in the URLs of requests.
-
-    :raises ValueError: there cannot be such a host
-    """
-    name = (host or "").lower().rstrip(".")
-    if ":" in name:
-        return f"[{ipaddress.IPv6Address(name)}]"
-    return name.encode("idna").decode("ascii")
-
-
-_OPERATORS: dict[str, Any] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.floordiv,
-}
-# Multiplication and division signs, minus, en dash, em dash; the full-width ones of Chinese pages
-# are NFKC's.
-_SIGNS = str.maketrans("xX\u00d7\u00f7:\u2212\u2013\u2014", "***//---")
-
-
-def _value_of_sum(text: str) -> str | None:
-    """Work out `3+5=`; None if it is not a sum, or has no whole number as its value."""
-    written = unicodedata.normalize("NFKC", "".join(text.split())).translate(_SIGNS)
-    left = re.split("[=?]", written, maxsplit=1)[0]
-    if not re.fullmatch(r"-?\d{1,9}(?:[-+*/]\d{1,9}){1,5}", left):
-        return None
-    first, *rest = re.findall(r"^-?\d+|[-+*/]|\d+", left)
-    terms = [int(first)]
-    for sign, digits in zip(rest[::2], rest[1::2], strict=True):
-        number = int(digits)
-        if sign == "/" and (number == 0 or terms[-1] % number):
-            return None
-        if sign in "*/":
-            terms[-1] = _OPERATORS[sign](terms[-1], number)
-        else:
-            terms.append(number if sign == "+" else -number)
-    return str(sum(terms))

@@ -12,8 +12,8 @@ import scrapy
 from pytest_twisted import ensureDeferred
 from scrapy import Request
 
-from scrapy_acecaptcha.cli import _parser
-from scrapy_acecaptcha.rules import RuleBook
+from scrapy_acecaptcha.cli.main import _parser
+from scrapy_acecaptcha.rule_book import RuleBook
 from tests.crawling import run_crawl
 from tests.site import CaptchaSite
 

@@ -19,9 +19,9 @@ from scripts.browser import launch_options
 from tests.browsers import on_page
 from tests.crawling import TOKEN, run_crawl
 from tests.lab import Lab, form
+from tests.playwright.test_scrapy_playwright import HANDLER
 from tests.stub import ApiStub
 from tests.test_docs import ROOT
-from tests.test_playwright_scrapy import HANDLER
 
 SEARCH = form("""<input name=name><img id=captcha src=/captcha.png>
     <input id=code name=code><button>Search</button>""")

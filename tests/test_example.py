@@ -20,7 +20,7 @@ from parsel import Selector
 from example_project.data import CASES, COMPANIES
 from example_project.registry.spiders.court import COMPANIES as SEARCHED
 from example_project.site import RECORDS_PER_CAPTCHA, create_court, create_register
-from scrapy_acecaptcha.sandbox import LocalServer
+from scrapy_acecaptcha.recognition.sandbox import LocalServer
 
 demo = importlib.import_module("example_project.__main__")
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 RECORD = f"/records/{COMPANIES[0].number}"
 
 
-class Visitor(requests.Session):
+class HttpSession(requests.Session):
     """A browsing session at one of the sites, with an eye on what its captchas say."""
 
     def __init__(self, site: str, drawn: list[str]) -> None:
@@ -61,14 +61,14 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def register(drawn: list[str]) -> Iterator[Visitor]:
-    with LocalServer(create_register()) as server, Visitor(server.url, drawn) as visitor:
+def register(drawn: list[str]) -> Iterator[HttpSession]:
+    with LocalServer(create_register()) as server, HttpSession(server.url, drawn) as visitor:
         yield visitor
 
 
 @pytest.fixture
-def court(drawn: list[str]) -> Iterator[Visitor]:
-    with LocalServer(create_court()) as server, Visitor(server.url, drawn) as visitor:
+def court(drawn: list[str]) -> Iterator[HttpSession]:
+    with LocalServer(create_court()) as server, HttpSession(server.url, drawn) as visitor:
         yield visitor
 
 
@@ -79,7 +79,7 @@ def is_check(page: requests.Response) -> bool:
 # The register
 
 
-def test_the_lists_are_free(register: Visitor) -> None:
+def test_the_lists_are_free(register: HttpSession) -> None:
     records, url = [], "/records/"
     while url:
         page = Selector(register.get(url).text)
@@ -89,13 +89,13 @@ def test_the_lists_are_free(register: Visitor) -> None:
     assert len(set(records)) == 60
 
 
-def test_a_record_is_behind_a_captcha(register: Visitor) -> None:
+def test_a_record_is_behind_a_captcha(register: HttpSession) -> None:
     page = register.get(RECORD)
     assert is_check(page)
     assert COMPANIES[0].name not in page.text
 
 
-def test_the_answer_leads_to_the_record_and_opens_as_many_as_it_says(register: Visitor) -> None:
+def test_the_answer_leads_to_the_record_and_opens_as_many_as_it_says(register: HttpSession) -> None:
     register.get(RECORD)
     page = register.post(RECORD, data={"code": register.read_captcha()})
     assert page.status_code == 200
@@ -105,7 +105,7 @@ def test_the_answer_leads_to_the_record_and_opens_as_many_as_it_says(register: V
     assert all(is_check(page) for page in pages[24:])
 
 
-def test_a_wrong_answer_gives_another_captcha(register: Visitor) -> None:
+def test_a_wrong_answer_gives_another_captcha(register: HttpSession) -> None:
     register.get(RECORD)
     right = register.read_captcha()
     page = register.post(RECORD, data={"code": right + "0"})
@@ -114,14 +114,14 @@ def test_a_wrong_answer_gives_another_captcha(register: Visitor) -> None:
     assert is_check(register.post(RECORD, data={"code": right}))  # used up by the attempt
 
 
-def test_an_answer_is_good_once(register: Visitor) -> None:
+def test_an_answer_is_good_once(register: HttpSession) -> None:
     register.get(RECORD)
     answer = register.read_captcha()
     assert register.post(RECORD, data={"code": answer}).status_code == 200
     assert is_check(register.post(RECORD, data={"code": answer}))
 
 
-def test_a_new_image_replaces_the_one_before(register: Visitor) -> None:
+def test_a_new_image_replaces_the_one_before(register: HttpSession) -> None:
     register.get(RECORD)
     first = register.read_captcha()
     while register.read_captcha() == first:
@@ -129,10 +129,10 @@ def test_a_new_image_replaces_the_one_before(register: Visitor) -> None:
     assert is_check(register.post(RECORD, data={"code": first}))
 
 
-def test_an_answer_is_good_for_its_visitor_only(register: Visitor, drawn: list[str]) -> None:
+def test_an_answer_is_good_for_its_visitor_only(register: HttpSession, drawn: list[str]) -> None:
     register.get(RECORD)
     answer = register.read_captcha()
-    other = Visitor(register._site, drawn)
+    other = HttpSession(register._site, drawn)
     other.get(RECORD)
     assert is_check(other.post(RECORD, data={"code": answer}))
     assert is_check(other.post(RECORD, data={"code": ""}))
@@ -140,7 +140,7 @@ def test_an_answer_is_good_for_its_visitor_only(register: Visitor, drawn: list[s
     assert is_check(other.get(RECORD))
 
 
-def test_there_is_no_other_page(register: Visitor) -> None:
+def test_there_is_no_other_page(register: HttpSession) -> None:
     for url in ("/records/PV-1", "/records/?page=7", "/records/?page=0"):
         assert register.get(url).status_code == 404
 
@@ -153,7 +153,7 @@ def test_there_is_no_other_page(register: Visitor) -> None:
     [(SEARCHED[3], "#cases tr td"), (SEARCHED[0], "#none"), ("Nobody Ltd", "#unknown")],
 )
 def test_the_court_answers_a_query_with_its_captcha(
-    court: Visitor, company: str, found: str
+    court: HttpSession, company: str, found: str
 ) -> None:
     form = Selector(court.get("/search").text)
     assert form.css("#search img")
@@ -166,7 +166,7 @@ def test_the_court_answers_a_query_with_its_captcha(
     assert Selector(again.text).css("#search img")  # each query wants its own
 
 
-def test_the_court_keeps_the_query_when_the_answer_is_wrong(court: Visitor) -> None:
+def test_the_court_keeps_the_query_when_the_answer_is_wrong(court: HttpSession) -> None:
     court.get("/search")
     right = court.read_captcha()
     page = court.post("/search", data={"company": SEARCHED[3], "verification": right + "0"})
@@ -177,7 +177,7 @@ def test_the_court_keeps_the_query_when_the_answer_is_wrong(court: Visitor) -> N
     assert Selector(page.text).css("p.wrong")  # used up by the attempt
 
 
-def test_robots_are_welcome(register: Visitor, court: Visitor) -> None:
+def test_robots_are_welcome(register: HttpSession, court: HttpSession) -> None:
     for site in (register, court):
         assert "Allow: /" in site.get("/robots.txt").text
 

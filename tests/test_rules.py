@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scrapy_acecaptcha.errors import RuleError, SettingsError
-from scrapy_acecaptcha.rules import CaptchaRule, RuleBook
+from scrapy_acecaptcha.rule_book import RuleBook
+from scrapy_acecaptcha.rules import CaptchaRule
 
 HOST = "example.org"
 FIELDS = [

@@ -43,7 +43,7 @@ SENT_CARELESSLY = {
 }
 
 
-class Visitor:
+class HttpSession:
     """A browser of sorts: reads a page, fills in its form, sends it."""
 
     def __init__(self, site: CaptchaSite, wall: str) -> None:
@@ -140,7 +140,7 @@ def site(running_site):
 
 @pytest.mark.parametrize("wall", WALLS)
 def test_the_right_answer_opens(site, wall):
-    visitor = Visitor(site, wall)
+    visitor = HttpSession(site, wall)
     page = visitor.visit()
     assert not _is_record(page)
     after = visitor.send(page, visitor.read(page))
@@ -151,7 +151,7 @@ def test_the_right_answer_opens(site, wall):
 
 @pytest.mark.parametrize("wall", WALLS)
 def test_a_wrong_answer_does_not(site, wall):
-    visitor = Visitor(site, wall)
+    visitor = HttpSession(site, wall)
     page = visitor.visit()
     visitor.read(page)
     assert not _is_record(visitor.send(page, "BBBBB"))
@@ -161,7 +161,7 @@ def test_a_wrong_answer_does_not(site, wall):
 
 @pytest.mark.parametrize("wall", WALLS)
 def test_an_answer_is_good_once(site, wall):
-    visitor = Visitor(site, wall)
+    visitor = HttpSession(site, wall)
     page = visitor.visit()
     answer = visitor.read(page)
     visitor.send(page, answer)
@@ -171,7 +171,7 @@ def test_an_answer_is_good_once(site, wall):
 
 @pytest.mark.parametrize("wall", WALLS)
 def test_a_newer_image_spoils_the_answer(site, wall):
-    visitor = Visitor(site, wall)
+    visitor = HttpSession(site, wall)
     page = visitor.visit()
     answer = visitor.read(page)
     visitor.read(visitor.visit())
@@ -183,19 +183,19 @@ def test_a_newer_image_spoils_the_answer(site, wall):
     ("name", "status"), [("inplace", 200), ("forbidden", 403), ("unavailable", 503)]
 )
 def test_status_of_the_wall(site, name, status):
-    assert Visitor(site, name).visit().status_code == status
+    assert HttpSession(site, name).visit().status_code == status
 
 
 def test_the_other_walls_lead_elsewhere(site):
     redirect = requests.get(f"{site.url}/redirect/record/1?a=1", allow_redirects=False)
     assert redirect.headers["Location"] == "/redirect/check?next=/redirect/record/1%3Fa%3D1"
-    silent = Visitor(site, "through_silent")
+    silent = HttpSession(site, "through_silent")
     assert "<img" not in silent.send(silent.visit(), "BBBBB").text
-    assert "<img" in Visitor(site, "metarefresh").visit().text
+    assert "<img" in HttpSession(site, "metarefresh").visit().text
 
 
 def test_a_posted_search_must_be_posted_again(site):
-    visitor = Visitor(site, "post")
+    visitor = HttpSession(site, "post")
     search = f"{site.url}/post/search", {"term": "7"}
     page = visitor.http.post(*search)
     assert page.url.startswith(f"{site.url}/post/check")
@@ -205,7 +205,7 @@ def test_a_posted_search_must_be_posted_again(site):
 
 def test_every_k(site):
     site.every_k = 2
-    visitor = Visitor(site, "every_k")
+    visitor = HttpSession(site, "every_k")
     page = visitor.visit()
     assert _is_record(visitor.send(page, visitor.read(page)))
     assert [_is_record(visitor.visit()) for _ in range(3)] == [True, False, False]
@@ -213,7 +213,7 @@ def test_every_k(site):
 
 def test_what_is_sent_carelessly_is_improper(site):
     for name, field in SENT_CARELESSLY.items():
-        visitor = Visitor(site, name)
+        visitor = HttpSession(site, name)
         page = visitor.visit()
         visitor.http.post(page.url, {field: visitor.read(page), "locked": "x"})
         assert visitor.count("improper") == 1, name
@@ -266,7 +266,7 @@ def test_a_screenshot_is_known_too():
 
 def test_many_visitors_at_a_time(site):
     def solve(_: int) -> bool:
-        visitor = Visitor(site, "hidden")
+        visitor = HttpSession(site, "hidden")
         page = visitor.visit()
         return _is_record(visitor.send(page, visitor.read(page)))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Literal, overload
 
-from scrapy_acecaptcha.client import AceCaptchaClient
 from scrapy_acecaptcha.flow import CaptchaResult, Step, Steps, drive, drive_async, solve
 from scrapy_acecaptcha.playwright.challenge import (
     TIMEOUT_MS,
@@ -14,6 +13,7 @@ from scrapy_acecaptcha.playwright.challenge import (
     SyncScope,
 )
 from scrapy_acecaptcha.playwright.tabs import in_turn
+from scrapy_acecaptcha.recognition.client import AceCaptchaClient
 from scrapy_acecaptcha.rules import CaptchaRule
 
 __all__ = ["solve_captcha"]

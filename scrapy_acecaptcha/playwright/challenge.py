@@ -21,7 +21,7 @@ from playwright import async_api, sync_api
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-from scrapy_acecaptcha.detect import resolve
+from scrapy_acecaptcha.detect.find import resolve
 from scrapy_acecaptcha.errors import (
     CaptchaError,
     CaptchaFormError,
@@ -31,7 +31,7 @@ from scrapy_acecaptcha.errors import (
     RuleError,
 )
 from scrapy_acecaptcha.flow import Step, Steps, drive, drive_async
-from scrapy_acecaptcha.images import (
+from scrapy_acecaptcha.page.images import (
     DEFAULT_MAX_BYTES,
     decode_data_uri,
     image_format,
@@ -39,7 +39,7 @@ from scrapy_acecaptcha.images import (
 )
 from scrapy_acecaptcha.playwright.form import POLL_MS, PageForm, first_shown, locate
 from scrapy_acecaptcha.playwright.in_page import ANY_SHOWN, FILLED_IN, LEADS_ON_IN, LOOK, READ_BLOB
-from scrapy_acecaptcha.playwright.watch import FRAME_IS_GONE, Image, Look, Watch, asked_for
+from scrapy_acecaptcha.playwright.observer import FRAME_IS_GONE, Image, Look, Observer, asked_for
 from scrapy_acecaptcha.rules import CaptchaRule
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class PageChallenge:
         self.is_async = bool(isinstance(scope, AsyncScope))
         is_page = bool(isinstance(scope, sync_api.Page | async_api.Page))
         self.page: Any = self.scope if is_page else self.scope.page
-        self.watch = Watch()
+        self.observer = Observer()
         self._frame: Any = self.page.main_frame if is_page else self.scope
         self._timeout = timeout
         self._max_image_bytes = max_image_bytes
@@ -133,11 +133,11 @@ class PageChallenge:
                     return result
                 finally:
                     yield self._unroute()
-                    while self.watch.open_dialogs:
+                    while self.observer.open_dialogs:
                         yield self.page.wait_for_timeout(POLL_MS)
         except CaptchaUnsolved as error:
-            if self.watch.alerts:
-                error.args = (f"{error}. The page said {self.watch.alerts[-1]!r}",)
+            if self.observer.alerts:
+                error.args = (f"{error}. The page said {self.observer.alerts[-1]!r}",)
             raise
         except PlaywrightError as error:
             raise self._typed(error) from error
@@ -145,9 +145,9 @@ class PageChallenge:
     @contextmanager
     def _watching(self) -> Iterator[None]:
         listeners: dict[str, Callable[..., Any]] = {
-            "request": self.watch.started,
-            "requestfinished": self.watch.ended,
-            "requestfailed": self.watch.ended,
+            "request": self.observer.started,
+            "requestfinished": self.observer.ended,
+            "requestfailed": self.observer.ended,
             "response": self._came,
             "download": self._downloads,
             "dialog": self._meet_dialog,
@@ -161,12 +161,12 @@ class PageChallenge:
                 self.page.remove_listener(event, listener)
 
     def _came(self, response: Any) -> None:
-        self.watch.came(response)
+        self.observer.came(response)
         if response.request.is_navigation_request() and response.frame == self._frame:
-            self.watch.navigation = response
+            self.observer.navigation = response
 
     def _downloads(self, download: Any) -> None:
-        self.watch.download = download
+        self.observer.download = download
 
     def _meet_dialog(self, dialog: Any) -> Any:
         steps = self._accept(dialog)
@@ -174,15 +174,15 @@ class PageChallenge:
 
     def _accept(self, dialog: Any) -> Steps[None]:
         """Accept an alert, which would block the page, unless the user has a handler for it."""
-        self.watch.alerts.append(dialog.message)
-        self.watch.open_dialogs += 1
+        self.observer.alerts.append(dialog.message)
+        self.observer.open_dialogs += 1
         try:
             yield self.page.wait_for_timeout(DIALOG_MS)
             yield dialog.accept()
         except PlaywrightError as error:
             logger.debug("The page's dialog was dealt with elsewhere: %s", error)
         finally:
-            self.watch.open_dialogs -= 1
+            self.observer.open_dialogs -= 1
 
     def _check_selectors(self) -> Steps[None]:
         for name in ("image", "input", "form", "submit", "refresh", "success", "failure"):
@@ -263,7 +263,7 @@ class PageChallenge:
 
     def _parsed(self, seen: dict[str, Any]) -> Look:
         image = seen["image"] and Image(**seen["image"])
-        loads = self.watch.loads[image.source] if image else 0
+        loads = self.observer.loads[image.source] if image else 0
         if image and self._is_restless:
             image = replace(image, print="")
         return Look(seen["origin"], seen["loaded"], seen["attached"], image, loads)
@@ -336,7 +336,7 @@ class PageChallenge:
             if look is not None and look.image is not None:
                 return look
             now = time.monotonic()
-            if look is None or look != last or not look.loaded or self.watch.is_busy:
+            if look is None or look != last or not look.loaded or self.observer.is_busy:
                 last, calm_since = look, now
             if now - calm_since >= CALM_SECONDS or now > deadline:
                 return look
@@ -393,7 +393,7 @@ class PageChallenge:
             return decode_data_uri(source)
         if source.startswith("blob:"):
             return decode_data_uri((yield self._image.evaluate_all(READ_BLOB, source)))
-        response = self.watch.images.get(source)
+        response = self.observer.images.get(source)
         if response is None and hasattr(self.page, "requests"):  # Playwright >= 1.56
             for request in (yield self.page.requests()):
                 if request.resource_type == "image" and asked_for(request) == source:
@@ -417,7 +417,7 @@ class PageChallenge:
         """Let a page finish what a change of a field made it do."""
         deadline = self._deadline
         yield self._pause()
-        while self.watch.is_busy and time.monotonic() < deadline:
+        while self.observer.is_busy and time.monotonic() < deadline:
             yield self._pause()
 
     def submit(self, answer: str) -> Steps[None]:
@@ -428,12 +428,12 @@ class PageChallenge:
         """
         self._sent = yield self._look(verdict=True)
         try:
-            self.watch.form_is_sent()
+            self.observer.form_is_sent()
             yield self._come_to_front()
             yield self._route()
             yield self._form().type(answer)
             yield self._pause()
-            if not self.watch.is_leaving:
+            if not self.observer.is_leaving:
                 yield self._form().send()
         except (PlaywrightError, RuleError):
             # Some pages send the form by themselves when the last letter is typed.
@@ -480,7 +480,7 @@ class PageChallenge:
     def solved(self) -> Steps[bool]:
         """Wait for the page to say whether it took the answer, and go back if the rule says so."""
         accepted: bool = yield self._answered()
-        if accepted and self.rule.after == "return" and self.watch.download is None:
+        if accepted and self.rule.after == "return" and self.observer.download is None:
             accepted = yield self.reload()
         return accepted
 
@@ -490,9 +490,9 @@ class PageChallenge:
         while True:
             look = yield self._look(verdict=True)
             now = time.monotonic()
-            if self.watch.download is not None:
+            if self.observer.download is not None:
                 return True  # the PDF behind the captcha
-            if look is None or look != last or not look.loaded or self.watch.is_busy:
+            if look is None or look != last or not look.loaded or self.observer.is_busy:
                 last, calm_since = look, now
             if look is not None:
                 is_calm = now - calm_since >= CALM_SECONDS or now > deadline
@@ -511,7 +511,7 @@ class PageChallenge:
         """
         before = self._sent or look
         is_new_document = look.origin != before.origin
-        has_answered = is_new_document or (is_calm and self.watch.answered > 0)
+        has_answered = is_new_document or (is_calm and self.observer.answered > 0)
         if look.failure and (has_answered or not before.failure):
             return False
         if look.success and (has_answered or not before.success):
@@ -526,7 +526,7 @@ class PageChallenge:
         return bool(self.rule.failure and not self.rule.success)
 
     def _was_accepted(self) -> bool:
-        navigation = self.watch.navigation
+        navigation = self.observer.navigation
         return navigation is None or bool(navigation.status < 400)
 
     # A fresh image

@@ -12,10 +12,10 @@ from typing import Any, TypedDict
 
 from scrapy_acecaptcha.errors import RuleError
 from scrapy_acecaptcha.flow import Steps
+from scrapy_acecaptcha.page.answer_field import answer_fields, undecided
 from scrapy_acecaptcha.playwright.in_page import ADD_HIDDEN, CONTROLS, SET
 from scrapy_acecaptcha.rules import CaptchaRule, FieldValue
 from scrapy_acecaptcha.selectors import is_xpath, same_text, text_of
-from scrapy_acecaptcha.wording import answer_fields, undecided
 
 POLL_MS = 50
 

@@ -23,7 +23,7 @@ LANDING_SECONDS = 2.0  # in which a tab that was just opened goes somewhere
 
 
 @dataclass
-class _Wall:
+class SiteLock:
     """What the tabs of a browser context have to know about one site.
 
     :param solved_at: milliseconds, by the browser's clock; pages older than that are stale
@@ -33,7 +33,7 @@ class _Wall:
     solved_at: float = 0.0
 
 
-_WALLS: WeakKeyDictionary[Any, dict[str, _Wall]] = WeakKeyDictionary()
+_LOCKS: WeakKeyDictionary[Any, dict[str, SiteLock]] = WeakKeyDictionary()
 _BLANK: WeakSet[Any] = WeakSet()  # tabs that were waited for and went nowhere
 
 
@@ -44,14 +44,14 @@ def in_turn(challenge: PageChallenge, steps: Steps[CaptchaResult]) -> Steps[Capt
     """
     started = time.monotonic()
     page = challenge.page
-    walls = _WALLS.setdefault(page.context, {})
-    wall = walls.setdefault(urlsplit(challenge.url).netloc, _Wall())
+    walls = _LOCKS.setdefault(page.context, {})
+    wall = walls.setdefault(urlsplit(challenge.url).netloc, SiteLock())
     stale = wall.busy
     while wall.busy:
         yield page.wait_for_timeout(POLL_MS)
     wall.busy = True
     try:
-        stale = (yield _let_land(challenge)) or stale or challenge.loaded_at < wall.solved_at
+        stale = (yield _await_in_flight(challenge)) or stale or challenge.loaded_at < wall.solved_at
         if stale and not (yield challenge.is_filled_in()) and (yield challenge.reload()):
             return CaptchaResult("", 0, time.monotonic() - started, b"")
         result: CaptchaResult = yield steps
@@ -62,7 +62,7 @@ def in_turn(challenge: PageChallenge, steps: Steps[CaptchaResult]) -> Steps[Capt
         wall.busy = False
 
 
-def _let_land(challenge: PageChallenge) -> Steps[bool]:
+def _await_in_flight(challenge: PageChallenge) -> Steps[bool]:
     """Wait for tabs that are loading: what they get may still replace the session's cookie.
 
     :return: whether a tab has loaded something since this one has

@@ -1,0 +1,255 @@
+"""One solve at a time per browsing session; everyone else waits.
+
+Most sites keep one expected answer per session, so two solves in one session spoil each other, and
+sixteen requests that hit one wall need one solve. The four steps:
+
+1. New requests of a session whose gate is shut are held.
+2. A request that met a captcha takes the gate and lets the session's requests in flight land first:
+   their responses may still replace the session's cookie.
+3. If there were any, or if somebody else held the gate before, its captcha is stale: the page is
+   downloaded again before anybody pays. No captcha any more? Then the gate is opened, for free.
+4. Otherwise the captcha is solved, and the gate goes to the next one in line or is opened.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Set
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from scrapy_acecaptcha.crawl.waiting import Waits, fire
+
+LANDING_SECONDS = 0.005  # between two looks whether all have landed
+Waiting = Callable[[], AbstractContextManager[None]]
+Active = Callable[[], Set[Hashable]]
+IsSent = Callable[[Any], bool]
+REMEMBERED = 4096  # sessions whose last solve is remembered
+
+
+@dataclass
+class Turn:
+    """One request's turn at the captcha of its session.
+
+    :param leads: it holds the gate; otherwise it may only look whether the way is free
+    :param stale: its captcha may have been replaced: download the page again before paying
+    """
+
+    leads: bool
+    stale: bool
+
+
+class Session:
+    """One browsing session at one site, and the gate in front of it.
+
+    :param waits: what its requests wait for
+    :param active: all requests that the downloader and its middlewares are busy with
+    :param is_sent: whether a request has reached the downloader and has not left it
+    :param width: held requests that may go at a time once the gate is open
+    """
+
+    def __init__(self, waits: Waits, active: Active, is_sent: IsSent, width: int) -> None:
+        self.shut = False
+        self._waits = waits
+        self._active = active
+        self._is_sent = is_sent
+        self._width = width
+        self._in_flight: dict[Hashable, int] = {}  # -> how many had landed when it took off
+        self._received = 0
+        self._looking = 0  # second looks at a page, which are in flight, too
+        self._held: deque[Deferred[None]] = deque()
+        self._line: deque[tuple[Turn, Deferred[None]]] = deque()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody would notice if this session were forgotten."""
+        self._forget_gone()
+        return not (self.shut or self._in_flight or self._looking or self._held or self._line)
+
+    # Requests in flight
+
+    def request_started(self, request: Hashable) -> None:
+        """*request* is on its way to the downloader."""
+        self._forget_gone()
+        self._in_flight[request] = self._received
+
+    def response_received(self, request: Hashable) -> bool:
+        """The response of *request* has arrived: its cookies are in the jar.
+
+        Return whether others landed while it was in flight: then its page may belong to a session
+        that they have replaced.
+        """
+        self._forget_gone()
+        overtaken = self._in_flight.pop(request, self._received) != self._received
+        self._received += 1
+        self.admit()
+        return overtaken
+
+    def short_circuited(self, request: Hashable) -> None:
+        """*request* was answered before it reached the site."""
+        self._in_flight.pop(request, None)
+        self.admit()
+
+    def _forget_gone(self) -> None:
+        """Count as landed what other middlewares dealt with: redirected, dropped, failed."""
+        for request in self._in_flight.keys() - self._active():
+            del self._in_flight[request]
+            self._received += 1
+
+    async def _all_received(self) -> None:
+        """Wait for requests that are in flight or take off meanwhile.
+
+        Not for those that another middleware keeps: it may wait for a request that is held here.
+        """
+        awaited: set[Hashable] = set()
+        while True:
+            self._forget_gone()
+            awaited.update(filter(self._is_sent, self._in_flight))
+            if not self._looking and awaited.isdisjoint(self._in_flight):
+                return
+            await self._waits.sleep(LANDING_SECONDS)
+
+    # New requests
+
+    @property
+    def is_full(self) -> bool:
+        """Whether new requests must wait: the gate is shut, or others are waiting already."""
+        return self.shut or bool(self._held)
+
+    async def hold(self, waiting: Waiting = nullcontext) -> None:
+        """Wait until the gate is open.
+
+        :param waiting: makes a context to wait in
+        :raises Stopped: the crawl is stopping
+        """
+        event: Deferred[None] = Deferred()
+        self._held.append(event)
+        try:
+            with waiting():
+                await self._waits.on(event)
+        finally:
+            if event in self._held:
+                self._held.remove(event)
+
+    def admit(self) -> None:
+        """Let held requests go, as many as may be in flight.
+
+        Called again for each response received, and now and then for those that never took off.
+        """
+        if self.shut or not self._held:
+            return
+        room = self._width - sum(map(self._is_sent, self._in_flight))
+        while self._held and room > 0:
+            fire(self._held.popleft())
+            room -= 1
+
+    # Captchas
+
+    @asynccontextmanager
+    async def turn(
+        self, stale: bool = False, waiting: Waiting = nullcontext
+    ) -> AsyncIterator[Turn]:
+        """Wait for one's turn at the captcha.
+
+        :param stale: the captcha is known to be stale
+        :param waiting: makes a context to wait in
+        :raises Stopped: the crawl is stopping
+        """
+        turn = Turn(leads=True, stale=stale or self.shut)
+        if self.shut:
+            event: Deferred[None] = Deferred()
+            self._line.append((turn, event))
+            try:
+                with waiting():
+                    await self._waits.on(event)
+            except BaseException:
+                self._give_back(turn, event)
+                raise
+        looks = not turn.leads
+        self._looking += looks
+        try:
+            if turn.leads:
+                self.shut = True
+                self._forget_gone()
+                if self._in_flight or self._looking:
+                    turn.stale = True
+                    await self._all_received()
+            yield turn
+        finally:
+            self._looking -= looks
+            if turn.leads:
+                self._next()
+
+    def _give_back(self, turn: Turn, event: Deferred[None]) -> None:
+        """Somebody gave up waiting, perhaps just when it was given the gate."""
+        if (turn, event) in self._line:
+            self._line.remove((turn, event))
+        elif turn.leads:
+            self._next()
+
+    def _next(self) -> None:
+        """Hand the gate to the next in line, or open it."""
+        if self._line:
+            fire(self._line.popleft()[1])
+        else:
+            self.shut = False
+            self.admit()
+
+    def release_all(self, turn: Turn) -> None:
+        """No captcha any more: open the gate, and let all who wait in line look for themselves."""
+        if not turn.leads:
+            return
+        turn.leads = False
+        self.shut = False
+        line, self._line = self._line, deque()
+        for waiting, event in line:
+            waiting.leads = False
+            fire(event)
+        self.admit()
+
+
+class Gate:
+    """All sessions of a crawl.
+
+    :param waits: what requests wait for
+    :param active: all requests that the downloader and its middlewares are busy with
+    :param is_sent: whether a request has reached the downloader and has not left it
+    :param width: held requests of a session that may go at a time
+    """
+
+    def __init__(self, waits: Waits, active: Active, is_sent: IsSent, width: int) -> None:
+        self._session_args = (waits, active, is_sent, width)
+        self._sessions: dict[Hashable, Session] = {}
+        self._solved: OrderedDict[Hashable, int] = OrderedDict()
+        self.solves = 0
+
+    def session(self, key: Hashable) -> Session:
+        """The session called *key*."""
+        if key not in self._sessions:
+            self._sessions[key] = Session(*self._session_args)
+        return self._sessions[key]
+
+    def note_solve(self, key: Hashable) -> None:
+        """A captcha of session *key* was solved."""
+        self.solves += 1
+        self._solved[key] = self.solves
+        self._solved.move_to_end(key)
+        if len(self._solved) > REMEMBERED:
+            self._solved.popitem(last=False)
+
+    def solved_since(self, key: Hashable, solves: int) -> bool:
+        """Whether session *key* was solved after *solves* solves of the crawl."""
+        return self._solved.get(key, 0) > solves
+
+    def tidy(self, in_use: Collection[Session] = ()) -> None:
+        """Forget idle sessions, and help those whose requests never took off.
+
+        :param in_use: idle sessions of requests that are about to take off
+        """
+        for key, session in list(self._sessions.items()):
+            session.admit()
+            if session.idle and session not in in_use:
+                del self._sessions[key]

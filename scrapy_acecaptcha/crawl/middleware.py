@@ -1,0 +1,535 @@
+"""AceCaptchaMiddleware: the Scrapy front end; wiring, no policy."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from scrapy import Request, signals
+from scrapy.downloadermiddlewares.retry import get_retry_request
+from scrapy.exceptions import NotConfigured
+from scrapy.utils.asyncio import create_looping_call
+
+from scrapy_acecaptcha.crawl.challenge import INNER, ScrapyChallenge, shows_captcha
+from scrapy_acecaptcha.crawl.gate import Gate, Session
+from scrapy_acecaptcha.crawl.progress import Progress
+from scrapy_acecaptcha.crawl.redirects import (
+    DELIVERED,
+    is_redirected,
+    note_original,
+    original_request,
+    original_url,
+)
+from scrapy_acecaptcha.crawl.scrapy_internals import (
+    beside_the_limit,
+    close_spider,
+    is_sent,
+    is_stopping,
+)
+from scrapy_acecaptcha.crawl.scrapy_playwright import (
+    PageCaptcha,
+    Visit,
+    is_for_browser,
+    solves_itself,
+)
+from scrapy_acecaptcha.crawl.waiting import Stopped, Waits
+from scrapy_acecaptcha.errors import (
+    AceCaptchaError,
+    ApiAuthError,
+    ApiBalanceError,
+    ApiError,
+    BudgetExhausted,
+    CaptchaUnsolved,
+    SettingsError,
+    TokenMissing,
+)
+from scrapy_acecaptcha.flow import CaptchaResult, drive_async, solve
+from scrapy_acecaptcha.page.images import DEFAULT_MAX_BYTES
+from scrapy_acecaptcha.recognition.budget import Budget, SharedBudget
+from scrapy_acecaptcha.recognition.client import AceCaptchaClient
+from scrapy_acecaptcha.recognition.journal import Journal
+from scrapy_acecaptcha.recognition.reader import Reader, Till
+from scrapy_acecaptcha.rule_book import RuleBook, site_of
+from scrapy_acecaptcha.rules import CaptchaRule
+from scrapy_acecaptcha.signals import captcha_failed, captcha_solved
+
+if TYPE_CHECKING:
+    from scrapy import Spider
+    from scrapy.crawler import Crawler
+    from scrapy.http import Response
+    from scrapy.settings import BaseSettings
+    from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.5  # between two looks whether the crawl is stopping
+_SENT_AT = "_acecaptcha_sent_at"  # request.meta key: solves in the crawl when it was first sent
+
+
+class AceCaptchaMiddleware:
+    """Downloader middleware that solves the captchas of the sites in ACECAPTCHA_RULES.
+
+    :raises SettingsError: rules but no token, or a setting that cannot work; the crawl does not
+        start
+    :raises scrapy.exceptions.NotConfigured: ACECAPTCHA_ENABLED is False, or neither rules nor token
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        settings = crawler.settings
+        if not settings.getbool("ACECAPTCHA_ENABLED", True):
+            raise NotConfigured
+        self.crawler = crawler
+        self.rules = RuleBook(settings.get("ACECAPTCHA_RULES") or {})
+        self.max_attempts = _whole(settings, "ACECAPTCHA_MAX_ATTEMPTS", 3, least=1)
+        self.max_image_bytes = _whole(
+            settings, "ACECAPTCHA_MAX_IMAGE_BYTES", DEFAULT_MAX_BYTES, least=1
+        )
+        self._waits = Waits()
+        self._till = self._open_till()
+        self._sessions: dict[Request, Session] = {}  # of what the downloader is busy with
+        self._visits: WeakKeyDictionary[Request, Visit] = WeakKeyDictionary()
+        self.gate = Gate(
+            self._waits,
+            active=lambda: crawler.engine.downloader.active,
+            is_sent=lambda request: is_sent(crawler.engine, request),
+            width=settings.getint("CONCURRENT_REQUESTS") or 16,
+        )
+        self._tick = create_looping_call(self._on_tick)
+        self._progress = Progress(crawler)
+
+    def _open_till(self) -> Till:
+        settings = self.crawler.settings
+        try:
+            client = AceCaptchaClient(
+                token=settings.get("ACECAPTCHA_TOKEN"),
+                base_url=settings.get("ACECAPTCHA_API_BASE_URL"),
+                timeout=_number(settings, "ACECAPTCHA_TIMEOUT", 130.0),
+                retries=_whole(settings, "ACECAPTCHA_RETRIES", 4, least=0),
+                concurrency=_whole(settings, "ACECAPTCHA_CONCURRENCY", 16, least=1),
+            )
+        except TokenMissing:
+            if len(self.rules):
+                raise
+            raise NotConfigured("there are no ACECAPTCHA_RULES and no ACECAPTCHA_TOKEN") from None
+        spider = self.crawler.spidercls.name
+        journal = _open_journal(settings)
+        limit = _whole(settings, "ACECAPTCHA_BUDGET", 0, least=0)
+        shared = settings.get("ACECAPTCHA_BUDGET_REDIS")
+        budget = (
+            SharedBudget(limit, shared, f"acecaptcha:budget:{spider}")
+            if shared
+            else Budget(limit, spent=journal.spent(spider) if journal else 0)
+        )
+        return Till(
+            client,
+            waits=self._waits,
+            budget=budget,
+            journal=journal,
+            spider=spider,
+            count=self._count,
+        )
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Make the middleware and connect its signals."""
+        middleware = cls(crawler)
+        for method, signal in (
+            (middleware.spider_opened, signals.spider_opened),
+            (middleware.spider_closed, signals.spider_closed),
+            (middleware.request_dropped, signals.request_dropped),
+        ):
+            crawler.signals.connect(method, signal=signal)
+        return middleware
+
+    # What Scrapy calls
+
+    def spider_opened(self, spider: Spider) -> None:
+        """Start to look out for the end of the crawl."""
+        self._stats.set_value("acecaptcha/challenges", 0)
+        self._tick.start(TICK_SECONDS, now=False)
+        self._progress.start()
+
+    def spider_closed(self, spider: Spider, reason: str) -> None:
+        """Close the connections to the API, and the books."""
+        if self._tick.running:
+            self._tick.stop()
+        self._progress.stop()
+        self._till.close(finished=reason == "finished")
+
+    def response_received(self, response: Response, request: Request, spider: Spider) -> None:
+        """The spider gets *response*, and may hand its meta on to other requests."""
+        if is_redirected(request):
+            request.meta[DELIVERED] = True
+
+    def request_dropped(self, request: Request, spider: Spider) -> None:
+        """Bring back a request that was redirected to a page that others were redirected to, too.
+
+        All requests of a wall may lead to one captcha page, which Scrapy's duplicate filter takes
+        for a page that has been crawled.
+        """
+        if is_redirected(request) and self._rule(request) is not None:
+            self.crawler.engine.crawl(request.replace(dont_filter=True))
+
+    async def process_request(self, request: Request) -> Request | None:
+        """Hold a request of a session whose captcha is being solved."""
+        if INNER in request.meta:
+            return None
+        request.meta.pop("acecaptcha_result", None)  # a page's result, passed on by response.meta
+        again = await self._hold(request)
+        if again is None and not (is_for_browser(request) and self._plan_visit(request)):
+            self._request_started(request)
+        return again
+
+    async def _hold(self, request: Request) -> Request | None:
+        """Hold *request* while its session's gate is shut; a request to be made instead, if any."""
+        if is_redirected(request):
+            # Most sites never redirect, and a signal takes its time with every response.
+            self.crawler.signals.connect(self.response_received, signal=signals.response_received)
+        elif len(self.rules) or "acecaptcha" in request.meta:
+            note_original(request)  # the captcha may stand on another host
+        key = self._session_key(request)
+        if key is None:
+            return None
+        session = self.gate.session(key)
+        if session.is_full:
+            self._count("held")
+            try:
+                await session.hold(self._beside(request))
+            except Stopped:
+                return _again(request)
+            session = self.gate.session(key)  # idle ones have been forgotten
+        self._sessions[request] = session
+        if not is_redirected(request):
+            request.meta[_SENT_AT] = self.gate.solves
+        elif self.gate.solved_since(key, request.meta.get(_SENT_AT, 0)):
+            # It was on its way to a captcha page that meanwhile was passed: who knows what that
+            # page shows by now.
+            request.meta[_SENT_AT] = self.gate.solves
+            return _again(original_request(request))
+        return None
+
+    async def process_response(self, request: Request, response: Response) -> Request | Response:
+        """Solve the captcha that *response* shows instead of what the spider asked for."""
+        if INNER in request.meta:
+            rule = self._rule(request)
+            if rule is not None and shows_captcha(response, rule):
+                # A captcha is an answer, even with a 503 or a refresh in some minutes.
+                request.meta.update(dont_redirect=True, dont_retry=True)
+            return response
+        # Scrapy's HTTP cache keeps captchas, too.
+        stale = self._response_received(request, is_cached="cached" in response.flags)
+        rule = self._rule(request)
+        visit = self._visits.pop(request, None) if is_for_browser(request) else None
+        if visit is not None:
+            visit.end()
+            if "playwright" in response.flags:
+                return await self._hand_over_visit(visit, request, response)
+        if rule is None or not shows_captcha(response, rule):
+            return response
+        self._count("challenges")
+        challenge = ScrapyChallenge(
+            original_request(request),
+            response,
+            rule,
+            self.crawler.engine.download_async,
+            self.max_image_bytes,
+        )
+        return await self._answer(challenge, self._session_key(request), stale)
+
+    async def process_exception(self, request: Request, exception: Exception) -> Request | None:
+        """Let *request* land, and deal with a captcha that was not solved in the browser."""
+        self._response_received(request)
+        visit = self._visits.pop(request, None)
+        if visit is None:
+            return None
+        visit.end()
+        if not isinstance(exception, (Stopped, AceCaptchaError)):
+            return None
+        again = self._after(original_request(request), exception)
+        await visit.close_page()
+        again.meta.pop("playwright_page", None)
+        return again
+
+    async def _answer(
+        self, challenge: ScrapyChallenge, key: Hashable | None, stale: bool
+    ) -> Request | Response:
+        """The page behind the captcha, or the request once more; or raise what went wrong."""
+        try:
+            result = await self._pass(challenge, key, stale)
+        except (Stopped, AceCaptchaError) as error:
+            return self._after(challenge.request, error)
+        return self._hand_over(challenge, result)
+
+    def _after(self, request: Request, error: Stopped | AceCaptchaError) -> Request:
+        """The request once more, or raise *error* for its errback."""
+        if isinstance(error, Stopped):
+            return _again(request)
+        if isinstance(error, (ApiAuthError, ApiBalanceError, BudgetExhausted)):
+            self._close_spider(error)
+            return _again(request)
+        if isinstance(error, (CaptchaUnsolved, ApiError)):
+            return self._retry(request, error)
+        self._failed(request, error)
+        raise error
+
+    # In the browser
+
+    def _plan_visit(self, request: Request) -> bool:
+        """Have the captcha of a request for scrapy-playwright solved in its page.
+
+        True if so; it takes off once there is a page.
+        """
+        rule = self._rule(request)
+        if rule is None or solves_itself(request):
+            return False
+        visit = Visit(
+            request,
+            rule,
+            max_image_bytes=self.max_image_bytes,
+            pass_captcha=self._pass_in_page,
+            request_started=self._request_started,
+        )
+        visit.begin()
+        self._visits[request] = visit
+        return True
+
+    async def _pass_in_page(self, captcha: PageCaptcha) -> CaptchaResult | None:
+        """Get behind a captcha on a page that waits for it."""
+        self._count("challenges")
+        stale = self._response_received(captcha.requested)
+        return await self._pass(captcha, self._session_key(captcha.request), stale)
+
+    async def _hand_over_visit(
+        self, visit: Visit, request: Request, response: Response
+    ) -> Request | Response:
+        """What the spider gets of a page that was looked at in the browser."""
+        if visit.captcha is not None:
+            visit.captcha.page = visit.response(response)
+            return self._hand_over(visit.captcha, visit.result)
+        rule = self._rule(request)
+        if visit.was_clear and rule is not None and shows_captcha(response, rule):
+            error = CaptchaUnsolved(
+                "The captcha came after the page was read", url=response.url, selector=rule.image
+            )
+            await visit.close_page()
+            return self._retry(original_request(request), error)
+        return response
+
+    # Passing a captcha
+
+    async def _pass(
+        self, challenge: ScrapyChallenge | PageCaptcha, key: Hashable | None, stale: bool
+    ) -> CaptchaResult | None:
+        """Get behind the captcha; None if there was nothing left to solve."""
+        if self._waits.stopped:
+            raise Stopped
+        if key is None:
+            if stale and await self._replay(challenge):
+                return None
+            return await self._solve(challenge)
+        session = self.gate.session(key)
+        if session.shut:
+            self._count("held")
+        while True:
+            async with session.turn(stale, self._beside(challenge.request)) as turn:
+                if turn.stale and await self._replay(challenge):
+                    session.release_all(turn)
+                    return None
+                if turn.leads:
+                    result = await self._solve(challenge)
+                    self.gate.note_solve(key)
+                    return result
+            stale = True
+
+    def _beside(self, request: Request) -> Callable[[], AbstractContextManager[None]]:
+        """Where requests wait: not in the place of other hosts' requests."""
+        return partial(beside_the_limit, self.crawler.engine, request)
+
+    async def _replay(self, challenge: ScrapyChallenge | PageCaptcha) -> bool:
+        self._count("replayed")
+        return await challenge.reload()
+
+    async def _solve(self, challenge: ScrapyChallenge | PageCaptcha) -> CaptchaResult:
+        started = time.monotonic()
+        try:
+            reader = Reader(self._till, challenge.rule, challenge.url)
+            attempts = challenge.rule.max_attempts or self.max_attempts
+            result = await drive_async(solve(challenge, reader.read, reader.tell, attempts))
+        finally:
+            self._count("elapsed_seconds", time.monotonic() - started)
+        self._count("solved")
+        spider = self.crawler.spider
+        logger.info(
+            "Solved the captcha at %(url)s: %(attempts)d answers, %(elapsed).2f s",
+            {"url": challenge.url, "attempts": result.attempts, "elapsed": result.elapsed},
+            extra={"spider": spider},
+        )
+        self.crawler.signals.send_catch_log(
+            captcha_solved, request=challenge.request, result=result, spider=spider
+        )
+        return result
+
+    def _hand_over(
+        self, challenge: ScrapyChallenge | PageCaptcha, result: CaptchaResult | None
+    ) -> Response:
+        """The page behind the captcha, as the answer to the request that the spider made."""
+        page = challenge.page
+        assert page is not None
+        page.request = challenge.request
+        if result is not None:
+            page.flags.append("acecaptcha")
+            challenge.request.meta["acecaptcha_result"] = {
+                "answer": result.answer,
+                "attempts": result.attempts,
+                "elapsed": result.elapsed,
+            }
+        return page
+
+    def _retry(self, request: Request, error: CaptchaUnsolved | ApiError) -> Request:
+        """The request once more, as RetryMiddleware would; else the error for its errback."""
+        self._failed(request, error)
+        spider = self.crawler.spider
+        assert spider is not None
+        reason = error.code if isinstance(error, ApiError) else "captcha_unsolved"
+        again = None
+        may_retry = self.crawler.settings.getbool("RETRY_ENABLED") and not (
+            request.meta.get("dont_retry") or getattr(error, "retry", True) is False
+        )
+        if may_retry:
+            again = get_retry_request(
+                request,
+                spider=spider,
+                reason=reason,
+                max_retry_times=request.meta.get("max_retry_times"),
+                priority_adjust=request.meta.get("priority_adjust"),
+            )
+        if again is not None:
+            logger.warning(
+                "%(request)s is to be tried again: %(error)s",
+                {"request": request, "error": error},
+                extra={"spider": spider},
+            )
+            return again
+        logger.error(
+            "%(kind)s at %(request)s: %(error)s",
+            {"kind": type(error).__name__, "request": request, "error": error},
+            extra={"spider": spider},
+        )
+        raise error
+
+    def _failed(self, request: Request, error: AceCaptchaError) -> None:
+        self._count("failed")
+        self.crawler.signals.send_catch_log(
+            captcha_failed, request=request, error=error, spider=self.crawler.spider
+        )
+
+    # Rules and sessions
+
+    def _rule(self, request: Request) -> CaptchaRule | None:
+        """The rule for *request*: the host's, with the request's own laid over it."""
+        return self.rules.find(request.url, request.meta.get("acecaptcha"))
+
+    def _session_key(self, request: Request) -> Hashable | None:
+        """Name the browsing session of *request*; None if nobody needs to wait for anybody."""
+        meta = request.meta
+        if INNER in meta:
+            return None
+        rule = self._rule(request)
+        if rule is None or not rule.session:
+            return None
+        url = original_url(request)
+        site = site_of(url)
+        if url == f"{site}/robots.txt":
+            return None
+        # scrapy-playwright notes its default only when the request is on its way.
+        context = meta.get("playwright_context", "default") if is_for_browser(request) else None
+        return site.partition("://")[2], meta.get("cookiejar"), context
+
+    def _request_started(self, request: Request) -> None:
+        session = self._sessions.get(request)
+        if session is not None:
+            session.request_started(request)
+
+    def _response_received(self, request: Request, is_cached: bool = False) -> bool:
+        """Whether what *request* brought may be stale, now that it is back."""
+        session = self._sessions.pop(request, None)
+        if session is None:
+            return is_cached
+        if is_cached:
+            session.short_circuited(request)
+            return True
+        return session.response_received(request)
+
+    # The end of the crawl
+
+    def _on_tick(self) -> None:
+        """Let go of everyone who waits once the crawl is stopping, so that it can."""
+        if is_stopping(self.crawler.engine):
+            self._waits.stop()
+            return
+        active = self.crawler.engine.downloader.active
+        self._sessions = {r: session for r, session in self._sessions.items() if r in active}
+        self.gate.tidy(in_use=set(self._sessions.values()))
+
+    def _close_spider(self, error: AceCaptchaError) -> None:
+        """Close the spider, once: no other call would fare better."""
+        if self._waits.stopped:
+            return
+        self._waits.stop()
+        reason = "invalid_token"
+        if isinstance(error, ApiBalanceError):
+            reason = "used_up"
+        elif isinstance(error, BudgetExhausted):
+            reason = "budget_exhausted"
+        close_spider(self.crawler, f"acecaptcha_{reason}", error)
+
+    @property
+    def _stats(self) -> Any:
+        return self.crawler.stats
+
+    def _count(self, event: str, by: float = 1) -> None:
+        if by:
+            self._stats.inc_value(f"acecaptcha/{event}", by)
+
+
+def _again(request: Request) -> Request:
+    """*request* for the scheduler; not to be filtered as the duplicate that it is."""
+    return request.replace(dont_filter=True)
+
+
+def _whole(settings: BaseSettings, name: str, default: int, *, least: int) -> int:
+    try:
+        value = settings.getint(name, default)
+    except (TypeError, ValueError):
+        value = least - 1
+    if value < least:
+        raise SettingsError(
+            f"{name} must be a whole number of at least {least}, not {settings.get(name)!r}"
+        )
+    return value
+
+
+def _number(settings: BaseSettings, name: str, default: float) -> float:
+    try:
+        value = settings.getfloat(name, default)
+    except (TypeError, ValueError):
+        value = 0.0
+    if not value > 0:
+        raise SettingsError(f"{name} must be a number above 0, not {settings.get(name)!r}")
+    return value
+
+
+def _open_journal(settings: BaseSettings) -> Journal | None:
+    """The journal of ACECAPTCHA_JOURNAL, else one in the JOBDIR, where a resumed crawl finds it."""
+    path = settings.get("ACECAPTCHA_JOURNAL")
+    if not path and settings.get("JOBDIR"):
+        path = Path(settings["JOBDIR"]) / "acecaptcha.db"
+    if not path:
+        return None
+    return Journal(path, keep_days=settings.getint("ACECAPTCHA_JOURNAL_DAYS") or None)

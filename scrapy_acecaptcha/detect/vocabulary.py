@@ -1,0 +1,250 @@
+"""The words in which pages speak of captchas, for pages that no rule describes."""
+
+# ruff: noqa: RUF001 - letters of other alphabets are meant here
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+
+class Said(NamedTuple):
+    """Something that speaks for a captcha.
+
+    :param weight: how much, 0 to 1
+    :param words: what was read
+    """
+
+    weight: float
+    words: str
+
+
+def spelled(identifier: str) -> str:
+    """Spell a name as words: `imgCaptcha_02` as `img captcha 02`."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=\D)(?=\d)|(?<=\d)(?=[A-Za-z])", " ", identifier)
+    return " ".join(re.findall(r"\w+", apart.replace("_", " "))).lower()
+
+
+# Widgets that are no text captchas, though their names say so.
+WIDGETS = {
+    "reCAPTCHA": r"recaptcha",
+    "hCaptcha": r"\bh-?captcha",
+    "Turnstile": r"turnstile|challenges\.cloudflare\.com",
+    "GeeTest": r"geetest",
+    "Arkose FunCaptcha": r"funcaptcha|arkoselabs",
+    "FriendlyCaptcha": r"frc-captcha|friendly-?captcha",
+    "Yandex SmartCaptcha": r"smart-?captcha",
+    "Tencent Captcha": r"tencentcaptcha|captcha\.qq\.com|\btcaptcha",
+    "Aliyun Captcha": r"aliyuncaptcha|nc-container|awsc\.js",
+    "NetEase Yidun": r"yidun|dun\.163",
+    "AWS WAF": r"awswaf|aws-?waf-?captcha",
+    "DataDome": r"captcha-delivery\.com",
+    "KeyCAPTCHA": r"keycaptcha",
+    "mCaptcha": r"\bmcaptcha",
+    "ALTCHA": r"\baltcha",
+    "a slider": r"slider?-?(?:captcha|verify)|(?:captcha|verify)-?slide",
+}
+_WIDGET = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in WIDGETS.items()}
+
+
+def widget(said: str) -> str | None:
+    """The widget that an element is part of which says *said*; None for elements of none."""
+    return next((name for name, pattern in _WIDGET.items() if pattern.search(said)), None)
+
+
+# Names of images, as spelled() gives them.
+_PICTURE = r"(?:img|image|pic|picture|gif|jpe?g|png|photo|resm|resim|bild|imagen|imagem|immagine)"
+_SURE_NAME = re.compile(
+    r"k?ca[pt]{1,2}t?cha|kaptcha|\byzm|\byan ?zheng|sec ?code|\bv ?code|\bver ?code|secur ?image|"
+    r"(?:re|image|img) ?reg\b|free ?cap\b|turing|human ?(?:verify|check)|num ?gen\b|jpeg image|"
+    r"(?:verif\w*|valid\w*|check|confirm\w*|auth\w*|rand\w*|secur\w*|secret|guvenlik|dogrulama|"
+    r"sicherheits?|spam|ident\w*) ?(?:code|kod\w*|num(?:ber)?s?\b|no\b|"
+    rf"{_PICTURE}\w*)|{_PICTURE}\w* ?(?:code|verif\w*|valid\w*|check|confirm|rand\w*)|"
+    rf"\bcode ?(?:{_PICTURE}|num)|mode confirm|anti ?(?:spam|bot|robot)|visual ?(?:conf|verif)"
+)
+_HINT_NAME = re.compile(
+    r"verif|confirm|valid|\bcode\b|\bi ?code\b|rand|\bauth\b|\bcheck|secur|spam|robot|guvenlik|"
+    r"dogrulama|codigo|codice|challenge"
+)
+# Names of other images. The second row counts even where the name says captcha: what stands
+# around a captcha, and pictures of captchas in articles.
+_OTHER_NAME = re.compile(
+    r"\b(?:logos?|brand|banner\w*|head(?:er)?|kopf|cabecera|avatars?|gravatar|user ?pic|qr|qrcode|"
+    r"ewm|erweima|weixin|wechat|bar ?code|\w*maps?|charts?|graph|grafi\w*|thumb\w*|products?|"
+    r"flags?|icons?|ico|smil\w*|emoji|sprite|arrow|btn|bg|background|pixel|spacer|counter|hit|"
+    r"watch|track\w*|rating|stars?|ads?|advert\w*|pub|web ?cam|cam|live|cvv|card|photo|foto|seal|"
+    r"emblem|wappen|escudo|brasao|crest|stemma|search|lup[ae]|preview|cover|poster|profile)\b"
+)
+_AROUND_NAME = re.compile(
+    r"\b(?:refresh\w*|re ?load\w*|renew|audio|sound|speaker|play|listen|loading|progress|spinner|"
+    r"icons?|help|logo|(?:captcha)?samples?|examples?|beispiel|ejemplo|exemplo|demo|screenshots?|"
+    r"close|hint|qr|feather)\b"
+)
+
+
+def names_captcha(names: str) -> Said | None:
+    """Whether the names of an image (spelled) are those of a captcha."""
+    if sure := _SURE_NAME.search(names):
+        return Said(0.75, sure[0])
+    hint = _HINT_NAME.search(names)
+    return Said(0.3, hint[0]) if hint else None
+
+
+def names_another(names: str, *, sure: bool) -> str | None:
+    """What else an image is that has these names (spelled).
+
+    :param sure: they say captcha, too
+    """
+    found = (_AROUND_NAME if sure else _OTHER_NAME).search(names) or _AROUND_NAME.search(names)
+    return found[0] if found else None
+
+
+def _any_of(words: str) -> str:
+    return "(?:" + "|".join(words.split()) + ")"
+
+
+# Texts. A line has the words of English, Spanish and Portuguese, French, German, Italian,
+# Russian, Turkish, Hindi, Chinese.
+_THINGS = _any_of(
+    r"""\bcharacters? \bletters \bdigits? \bnumbers? \bcode \btext \bwords? \bsymbols
+    \bcaracteres \bletras \bc[óo]digo \btexto \bn[úu]meros? \bd[íi]gitos \bcifras \bpalavras?
+    \bcaract[èe]res \blettres \btexte \bchiffres \bmot\b
+    zeichen\b buchstaben ziffern \bwort\b zahlen?\b
+    \bcaratteri \blettere \bcodice \btesto \bcifre \bnumeri \bparola
+    символ букв цифр \bкод слов[оа] \bтекст \bчисл
+    karakter harf \bkod rakam \bsayı \byazı
+    अक्षर कोड अंक संख्या शब्द पाठ
+    字符 字母 数字 數字 字元 文字 验证码 驗證碼 内容 內容 结果 算式"""
+)
+_IMAGES = _any_of(
+    r"""\bimages? \bpicture \bgraphic
+    \bimagen \bimagem \bfigura \bgr[áa]fico
+    \bl['’]image \bbild \bgrafik abbildung
+    \bimmagine картинк изображени рисунк
+    \bresim \bgörsel \bgörüntü \bresmi
+    चित्र छवि इमेज
+    图 圖"""
+)
+_SHOWN = _any_of(
+    r"""\bshown \bdisplayed \byou\ssee \byou\scan\ssee \bsee\s(?:below|above) \babove \bopposite
+    \bat\s(?:the\s)?(?:left|right) \b(?:characters|letters|text|numbers)\sbelow \bappears?
+    \bmuestran? \bmostrad \bve\sen \bves\b \baparecen?
+    \bexibid \bapresentad \bacima \bao\slado
+    \baffich ci-dessus ci-dessous ci-contre \bvoyez
+    \bangezeigt \bdargestellt \babgebildet \bsehen nebenstehend
+    \bvisualizzat \bmostrat \bvedi
+    \bвид(?:ите|но) изобра показан указанн\w*\s(?:на|справа|слева)
+    gördüğünüz görünen gösterilen
+    दिखाए दिखाई दिए\sगए
+    右侧 右側 左侧 左側 右边 右邊 所示 看到 显示 顯示"""
+)
+_VERBS = _any_of(
+    r"""\btype \benter \bwrite \bcopy \brepeat \bingres \bescrib \bintrodu \bteclee \binsira
+    \bdigit[ea] \bpreencha \bsaisi \brecopi \bentre[rz] \bgeben \beingeben \btragen \binseri
+    \bdigita \bввод \bввест \bвведите \bнабер giriniz \bgirin \byazın दर्ज \bभरें
+    输入 輸入 填写 填寫"""
+)
+_LETTERS = _any_of(
+    r"""\bcharacters \bletters \bsymbols \bcaracteres \bletras \bcaract[èe]res \blettres \bzeichen
+    \bbuchstaben \bcaratteri \blettere символ букв karakter \bharf अक्षर 字符 字母 字元"""
+)
+_PHRASES = (
+    (0.75, re.compile(f"{_THINGS}[^.!?]{{0,60}}{_IMAGES}|{_IMAGES}[^.!?]{{0,60}}{_THINGS}")),
+    (0.5, re.compile(f"{_THINGS}[^.!?]{{0,50}}{_SHOWN}|{_SHOWN}[^.!?]{{0,50}}{_THINGS}")),
+    (0.5, re.compile(f"{_VERBS}[^.!?]{{0,25}}{_LETTERS}|{_LETTERS}[^.!?]{{0,40}}{_VERBS}")),
+)
+_SURE_TEXT = re.compile(
+    r"k?captcha|capcha|капч|कैप्चा|验证码|驗證碼|校验码|检验码|檢核碼|检核码|认证码|認證碼|附加码|随机码|"
+    r"验证字符|图形码|圖形碼|識別碼|识别码"
+)
+_LIKELY_TEXT = re.compile(
+    r"\b(?:security|verification|confirmation|image|visual|validation|access|anti-?spam|control|"
+    r"random|turing|spam)[ -](?:code|check|number|image|text|word|control|protection)|"
+    r"not a robot|are you (?:a )?human|unusual (?:traffic|activity)|no eres un robot|sou um rob|"
+    r"c[óo]digo de (?:seguridad|seguran[çc]a|verificaci[óo]n|verifica[çc][ãa]o|control|valida)|"
+    r"code de (?:s[ée]curit[ée]|v[ée]rification|confirmation|contr[ôo]le)|anti-?rob[ôo]t?s?\b|"
+    r"sicherheits(?:code|abfrage|pr[üu]fung|zeichen)|pr[üu]fcode|best[äa]tigungscode|spam-?schutz|"
+    r"codice di (?:sicurezza|controllo|verifica)|(?:проверочн|защитн|контрольн)\w* (?:код|числ)|"
+    r"код (?:подтверждения|проверки|безопасности)|защита от|g[üu]venlik kod|do[ğg]rulama kod|"
+    r"सुरक्षा (?:कोड|छवि)|सत्यापन कोड"
+)
+# Codes that come by another way than an image, and other fields that are called code.
+_OTHER_TEXT = re.compile(
+    r"短信\w*码|手机\w*码|手機\w*碼|簡訊\w*碼|邮箱\w*码|郵[箱件]\w*碼|动态码|動態碼|语音验证码|防伪码|邀请码|"
+    r"(?:sms|text message|phone|e-?mail|mobile|otp|2fa|mfa|totp)[-_ ]?(?:verif\w*)?[-_ ]?code|"
+    r"(?:verif\w* )?codes? (?:sent|from|by|in) [^|]{0,30}(?:sms|mail|phone|app|message)|"
+    r"c[óo]digo (?:postal|de barras|promocional|do pa[íi]s|de pa[íi]s)|code (?:postal|promo)|"
+    r"codice (?:fiscale|postale|avviamento)|почтов\w* индекс|трек-?код|posta kodu|पिन ?कोड|"
+    r"(?:aktions|gutschein|rabatt)code|\botp\b|ओटीपी|(?:access|class|invite|invitation|referral|"
+    r"activation|membership|voucher|promo)[-_ ]codes?|\bcsv\b",
+    re.IGNORECASE,
+)
+_SENT = re.compile(
+    r"\b(?:was|been|have|has|we|just) sent\b|we(?:'ve| have)? (?:just )?(?:e-?mailed|texted)|"
+    r"\bsent (?:to|by|you)\b|by sms|\benviado|\benviamos|\benviad[oa] (?:a|por|para)|"
+    r"envoy[ée]|reçu par|gesendet|zugesandt|geschickt|inviat[oa]|ricevut[oa]|отправлен|"
+    r"отправили|выслан|из смс|gönderilen|gönderdik|भेजा|भेजे|已发送|已發送|发送至|發送至|"
+    r"authenticator|two-?factor|\bscan\b|scannez|escanea|扫一扫|扫描|掃描|扫码|"
+    r"back of (?:your|the)|impress[oa]|printed on|on your (?:card|phone|device|document)|"
+    r"margen|barcode|gallery|key sheet"
+)
+_SEARCH = re.compile(
+    r"\b(?:q|s|wd|kw|search\w*|keywords?|srch\w*|query|buscar?|busca|pesquis\w*|recherche|suche?|"
+    r"cerca|ricerca|поиск|ara)\b|搜索|查找|关键字"
+)
+_REFRESH_TEXT = re.compile(
+    r"refresh|reload|re-?generate|(?:another|new|different|other|change|change the|change this) "
+    r"(?:image|picture|code|captcha|one)|(?:can.?t|cannot|unable to) (?:read|see)|otra imagen|"
+    r"recargar|refrescar|cambiar|actualizar|otro c[óo]digo|nuev[oa] (?:imagen|c[óo]digo)|"
+    r"trocar|atualizar|outra imagem|nov[oa] (?:c[óo]digo|imagem)|recarregar|обнов|друг\w+ картинк|"
+    r"друг\w+ (?:изображ|код)|сменить|neues bild|neu(?:es|er)? (?:laden|code)|anderes bild|"
+    r"nicht lesen|(?:autre|nouvelle) image|actualiser|rafra[iî]chir|nouveau|changer|"
+    r"(?:altra|cambia|nuova) immagine|aggiorna|ricarica|nuovo codice|yenile|değiştir|नया|रीफ्रेश|बदलें|"
+    r"看不清|看不見|看不见|换一|換一|刷新|更换|更換|重新产生|重新產生|重新整理|换张|下一张"
+)
+_REFRESH_CODE = re.compile(
+    r"\.src\s*=|refresh|reload|regenerat|random|gettime|change|chg|draw|update\w*code|new\w*image|"
+    r"new\w*code|recarg|refresc|atualiz|yenile|get\w*code|cambia",
+    re.IGNORECASE,
+)
+
+
+def without_other_codes(text: str) -> str:
+    """*text* without what it says of codes that are read elsewhere than in an image."""
+    return _OTHER_TEXT.sub(" ", text)
+
+
+@lru_cache(maxsize=512)
+def asks_to_read(text: str) -> Said | None:
+    """Whether *text* asks for what is written on an image, or at least speaks of such a code."""
+    text = without_other_codes(text).casefold()
+    for weight, pattern in _PHRASES:
+        if found := pattern.search(text):
+            return Said(weight, found[0])
+    if found := _SURE_TEXT.search(text):
+        return Said(0.6, found[0])
+    found = _LIKELY_TEXT.search(text)
+    return Said(0.35, found[0]) if found else None
+
+
+def was_sent(text: str) -> str | None:
+    """What *text* says of a code that comes by SMS, e-mail, an app or on paper."""
+    found = _SENT.search(text.casefold())
+    return found[0] if found else None
+
+
+def is_search(said: str) -> bool:
+    """Whether a field that says *said* of itself is a search box."""
+    return bool(_SEARCH.search(spelled(said)))
+
+
+def offers_another(text: str) -> str | None:
+    """What *text* (of a link or a button) says of getting another image."""
+    found = _REFRESH_TEXT.search(text.casefold())
+    return found[0] if found else None
+
+
+def loads_another(script: str) -> bool:
+    """Whether an onclick handler seems to load another image."""
+    return bool(_REFRESH_CODE.search(script))

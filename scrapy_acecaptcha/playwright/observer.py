@@ -1,0 +1,111 @@
+"""What a page in a browser shows at one moment, and what happens on it meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+LONG_POLL_SECONDS = 2.0  # a script's request that takes longer waits for something else
+
+
+@dataclass(frozen=True)
+class Image:
+    """The captcha's image, as in_page.LOOK sees it."""
+
+    index: int
+    ready: bool
+    print: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """What stood on the page at one moment.
+
+    :param origin: names the document: milliseconds at which its loading began
+    :param loads: how often the image's address has been loaded
+    """
+
+    origin: float
+    loaded: bool
+    attached: bool
+    image: Image | None
+    loads: int = 0
+    success: bool = False
+    failure: bool = False
+
+    def shows_other_image_than(self, other: Look) -> bool:
+        """Whether the image has been changed, or loaded again from the same address."""
+        if self.image is None or other.image is None:
+            return False
+        return (self.image.print, self.loads) != (other.image.print, other.loads)
+
+    def is_fresher_than(self, other: Look) -> bool:
+        """Whether there is an image to read that was not there in *other*."""
+        is_new_document = self.origin != other.origin
+        return self.image is not None and (is_new_document or self.shows_other_image_than(other))
+
+
+# The captcha's frame has gone, as when its form leads the whole page elsewhere.
+FRAME_IS_GONE = Look(origin=0.0, loaded=True, attached=False, image=None)
+
+
+@dataclass
+class Observer:
+    """What happens on a page meanwhile, by Playwright's events.
+
+    :param pending: requests under way whose answers may change the page, and since when
+    :param answered: requests of that kind which were answered since the form was sent
+    :param navigation: the last answer that became the document
+    """
+
+    pending: dict[Any, float] = field(default_factory=dict)
+    answered: int = 0
+    navigation: Any = None
+    download: Any = None
+    alerts: list[str] = field(default_factory=list)
+    open_dialogs: int = 0
+    images: dict[str, Any] = field(default_factory=dict)
+    loads: Counter[str] = field(default_factory=Counter)
+
+    def form_is_sent(self) -> None:
+        """Forget what came before."""
+        self.pending.clear()
+        self.answered = 0
+        self.navigation = self.download = None
+
+    def started(self, request: Any) -> None:
+        if request.resource_type in ("document", "xhr", "fetch"):
+            self.pending[request] = time.monotonic()
+
+    def ended(self, request: Any) -> None:
+        if self.pending.pop(request, None) is not None:
+            self.answered += 1
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether another document is on its way."""
+        return any(request.resource_type == "document" for request in self.pending)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is on its way that may change the page; some are never given."""
+        now = time.monotonic()
+        return self.is_leaving or any(
+            now - since < LONG_POLL_SECONDS for since in self.pending.values()
+        )
+
+    def came(self, response: Any) -> None:
+        if response.request.resource_type == "image":
+            url = asked_for(response.request)
+            self.images[url] = response
+            self.loads[url] += 1
+
+
+def asked_for(request: Any) -> str:
+    """The address that the page asked for, before redirects."""
+    while request.redirected_from is not None:
+        request = request.redirected_from
+    return str(request.url)

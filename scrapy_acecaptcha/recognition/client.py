@@ -1,0 +1,401 @@
+"""AceCaptchaClient: bytes in, text out, over requests."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ipaddress
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import InvalidHeader, ReadTimeoutError
+from urllib3.util.retry import Retry
+
+from scrapy_acecaptcha.errors import (
+    ApiAuthError,
+    ApiBalanceError,
+    ApiConnectionError,
+    ApiError,
+    ApiRateLimited,
+    ApiRequestError,
+    ApiServerError,
+    ApiTimeout,
+    SettingsError,
+    TokenMissing,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+DEFAULT_BASE_URL = "https://api.acedata.cloud"
+POLL_SECONDS = 3.0  # between two looks at a task, as the API's documentation advises
+MAX_RETRY_AFTER = 60  # seconds
+MAX_TOLD = 300  # characters of a reply in an error message
+
+# Source of the codes: Ace Data Cloud's documentation of captcha/recognition/image2text. The same
+# code comes under different statuses, so the code decides and the status is the second choice.
+_ERRORS: dict[str, type[ApiError]] = {
+    "invalid_token": ApiAuthError,
+    "token_expired": ApiAuthError,
+    "token_mismatched": ApiAuthError,
+    "no_token": ApiAuthError,
+    "used_up": ApiBalanceError,
+    "disabled": ApiBalanceError,
+    "too_many_requests": ApiRateLimited,
+    "timeout": ApiTimeout,
+    "api_error": ApiServerError,
+    "bad_request": ApiRequestError,
+    "forbidden": ApiRequestError,
+    "no_api": ApiRequestError,
+    "api_not_implemented": ApiRequestError,
+}
+_CODE_OF_STATUS = {
+    400: "bad_request",
+    401: "invalid_token",
+    403: "forbidden",
+    404: "no_api",
+    408: "timeout",
+    429: "too_many_requests",
+    504: "timeout",
+}
+
+
+N = TypeVar("N", int, float)
+
+
+class Meter(Protocol):
+    """Sees every recognition call: budget, journal and stats stand behind it.
+
+    Its methods are called from the client's threads.
+    """
+
+    def sending(self, image: bytes) -> None:
+        """A call is about to be sent. Raise to forbid it."""
+
+    def answered(self, outcome: str | ApiError, seconds: float, trace_id: str | None) -> None:
+        """The call came back with a text or failed with an error after *seconds*."""
+
+
+class AceCaptchaClient:
+    """Client of Ace Data Cloud's image-to-text recognition.
+
+    It may be used from many threads, and keeps its connections open until :meth:`close`.
+
+    :param token: API token, by default the environment variable ACEDATACLOUD_API_TOKEN
+    :param base_url: by default ACEDATACLOUD_API_BASE_URL, else https://api.acedata.cloud; plain
+        http is refused except for loopback addresses
+    :param timeout: seconds for one call (the server itself gives up at 120)
+    :param retries: retries of one call on 408, 429, 5xx and connection errors, after 1, 2, 4, 8 s
+        plus jitter or after what Retry-After says, up to 60 s
+    :param concurrency: most calls under way at a time
+    :raises SettingsError: no token, or a base URL that would send it in clear text
+    """
+
+    def __init__(
+        self,
+        token: str | None = None,
+        base_url: str | None = None,
+        timeout: float = 130.0,
+        retries: int = 4,
+        concurrency: int = 16,
+    ) -> None:
+        self.base_url = _checked_base_url(
+            base_url or os.environ.get("ACEDATACLOUD_API_BASE_URL") or DEFAULT_BASE_URL
+        )
+        self.timeout = _checked("timeout", timeout, above=0)
+        self.retries = _checked("retries", retries, above=-1)
+        self.concurrency = _checked("concurrency", concurrency, above=0)
+        self._token = _checked_token(token or os.environ.get("ACEDATACLOUD_API_TOKEN") or "")
+        self._slots = threading.BoundedSemaphore(concurrency)
+        self._closed = threading.Event()
+        self._session = self._connect()
+
+    def __repr__(self) -> str:
+        return f"<AceCaptchaClient {self.base_url}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. Calls under way end by themselves, and no more are sent."""
+        self._closed.set()
+        self._session.close()
+
+    def recognize(self, image: bytes, *, meter: Meter | None = None) -> str:
+        """Return the text that the API reads in *image*; blocks until it is there.
+
+        :param image: PNG, JPEG, GIF, WebP or BMP bytes
+        :param meter: told of every call that is sent, retries included
+        :raises ApiError: the API said no past all retries
+        """
+        return self._recognize(image, meter, lambda: True)
+
+    def recognize_in_thread(self, image: bytes, *, meter: Meter | None = None) -> Future[str]:
+        """Start :meth:`recognize` in a thread and return its future.
+
+        It can be cancelled as long as it waits for its turn. The thread is a daemon's, as
+        ThreadPoolExecutor's are joined at exit: an interrupted crawl would hang there for as long
+        as the API takes.
+        """
+        future: Future[str] = Future()
+
+        def work() -> None:
+            try:
+                begin = future.set_running_or_notify_cancel
+                future.set_result(self._recognize(image, meter, begin))
+            except CancelledError:
+                pass  # and nothing was sent
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=work, name="acecaptcha", daemon=True).start()
+        return future
+
+    async def recognize_async(self, image: bytes, *, meter: Meter | None = None) -> str:
+        """:meth:`recognize` for asyncio: the event loop goes on while the API reads."""
+        return await asyncio.wrap_future(self.recognize_in_thread(image, meter=meter))
+
+    def _connect(self) -> requests.Session:
+        session = requests.Session()
+        adapter = HTTPAdapter(pool_connections=2, pool_maxsize=self.concurrency, max_retries=0)
+        session.mount("https://", adapter)
+        session.mount("http://", adapter)
+        # A proxy from the environment would see the token of a call to loopback in clear text.
+        session.trust_env = self.base_url.lower().startswith("https:")
+        # Set as `auth` and not as a header: a ~/.netrc entry would replace the header.
+        session.auth = _Bearer(self._token)
+        session.headers["accept"] = "application/json"
+        # Threads share the session; a jar that never takes a cookie needs no lock.
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        return session
+
+    def _recognize(self, image: bytes, meter: Meter | None, begin: Callable[[], bool]) -> str:
+        """Call until there is a text, once *begin* allows it.
+
+        :raises CancelledError: *begin* says no
+        """
+        for retry in range(self.retries + 1):
+            try:
+                with self._slots:
+                    if retry == 0 and not begin():
+                        raise CancelledError
+                    self._wait(0)
+                    return self._call(image, meter)
+            except ApiError as error:
+                if not error.retryable or retry == self.retries:
+                    raise
+                pause = _pause(retry, error)
+            self._wait(pause)
+        raise AssertionError("unreachable")
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, unless the client is closed meanwhile.
+
+        :raises ApiConnectionError: it is
+        """
+        if self._closed.wait(seconds):
+            raise ApiConnectionError("The client was closed", code="connection_error")
+
+    def _call(self, image: bytes, meter: Meter | None) -> str:
+        """Send one call, which may be charged, and tell *meter* how it ended."""
+        if meter is not None:
+            meter.sending(image)
+        started = time.monotonic()
+        outcome: str | ApiError = ApiConnectionError("Interrupted", code="connection_error")
+        trace_id = None
+        try:
+            body = self._recognition(image, started + self.timeout)
+            trace_id = self._plain(body.get("trace_id")) or None
+            text: str = body["text"]
+            outcome = text
+        except ApiError as error:
+            trace_id = error.trace_id
+            outcome = error
+            raise
+        finally:
+            if meter is not None:
+                meter.answered(outcome, time.monotonic() - started, trace_id)
+        return text
+
+    def _recognition(self, image: bytes, deadline: float) -> dict[str, Any]:
+        encoded = base64.b64encode(image).decode("ascii")
+        body = self._post("/captcha/recognition/image2text", {"image": encoded}, self.timeout)
+        if not _has_text(body) and body.get("task_id"):
+            body = self._poll(str(body["task_id"]), deadline)
+        if not _has_text(body):
+            raise ApiServerError(
+                f"A reply without text: {self._plain(str(body))}", code="bad_response", status=200
+            )
+        return body
+
+    def _poll(self, task_id: str, deadline: float) -> dict[str, Any]:
+        """Wait for a task that the API chose to answer later."""
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ApiTimeout(
+                    f"Task {task_id} was not ready within {self.timeout:g} s", code="timeout"
+                )
+            self._wait(min(POLL_SECONDS, left))
+            try:
+                body = self._post("/captcha/tasks", {"task_id": task_id}, max(left, 1.0))
+            except ApiError as error:
+                if error.retryable:  # the task goes on behind a failed look at it
+                    continue
+                raise
+            if _has_text(body) or body.get("status") not in ("processing", None):
+                return body
+
+    def _post(self, path: str, json: dict[str, str], timeout: float) -> dict[str, Any]:
+        """POST *json*, return the reply's JSON object, or raise what the reply stands for."""
+        url = self.base_url + path
+        try:
+            response = self._session.post(url, json=json, timeout=timeout, allow_redirects=False)
+        except requests.RequestException as error:
+            # `from None`: the original carries the request, and with it the token.
+            if isinstance(error, requests.Timeout) or _broke_off(error):
+                raise ApiTimeout(
+                    f"No answer from {url} within {timeout:g} s", code="timeout"
+                ) from None
+            raise ApiConnectionError(
+                self._plain(f"{url}: {error}"), code="connection_error"
+            ) from None
+        return self._parse(response)
+
+    def _parse(self, response: requests.Response) -> dict[str, Any]:
+        try:
+            body = response.json()
+        except (ValueError, RecursionError):
+            body = None
+        if response.ok and not 300 <= response.status_code < 400:
+            if (
+                isinstance(body, dict)
+                and not body.get("error")
+                and body.get("success") is not False
+            ):
+                return body
+            if not isinstance(body, dict):
+                raise ApiServerError(
+                    f"Not the API's JSON: {self._plain(response.text)!r}",
+                    code="bad_response",
+                    status=response.status_code,
+                )
+        raise self._error(response, body if isinstance(body, dict) else {})
+
+    def _error(self, response: requests.Response, body: dict[str, Any]) -> ApiError:
+        status = response.status_code
+        error = body.get("error")
+        details = error if isinstance(error, dict) else body
+        code = self._plain(details.get("code") or body.get("code"))
+        if code not in _ERRORS and isinstance(error, str) and error in _ERRORS:
+            code = error
+        by_status = _CODE_OF_STATUS.get(status, "api_error" if status >= 500 else "bad_response")
+        kind = _ERRORS.get(code) or _ERRORS.get(by_status, ApiRequestError)
+        message = details.get("message") or details.get("detail")
+        if not message:
+            message = error if isinstance(error, str) else response.reason
+        if 300 <= status < 400:
+            message = "The API redirects elsewhere; the token is not sent there. Check the base URL"
+        exception = kind(
+            self._plain(message) or f"HTTP {status}",
+            code=code or by_status,
+            status=status,
+            trace_id=self._plain(body.get("trace_id")) or None,
+        )
+        exception.retry_after = response.headers.get("Retry-After")
+        return exception
+
+    def _plain(self, told: object) -> str:
+        """What the API, or whoever answers in its place, told us: short and without the token."""
+        return str(told or "").replace(self._token, "***")[:MAX_TOLD]
+
+
+def _has_text(body: dict[str, Any]) -> bool:
+    return isinstance(body.get("text"), str)
+
+
+def _broke_off(error: requests.RequestException) -> bool:
+    """Whether a reply began and then nothing more came; requests calls that a ConnectionError."""
+    return any(isinstance(reason, ReadTimeoutError) for reason in error.args)
+
+
+class _Bearer(requests.auth.AuthBase):
+    """The token, without a repr that shows it."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _pause(retry: int, error: ApiError) -> float:
+    """Seconds to wait before retry number *retry* + 1."""
+    if error.retry_after is not None:
+        try:
+            return min(Retry().parse_retry_after(error.retry_after), MAX_RETRY_AFTER)
+        except (InvalidHeader, ValueError, OverflowError):
+            pass
+    return float(2**retry) + random.random()  # noqa: S311 - jitter
+
+
+def _checked(name: str, value: N, *, above: int) -> N:
+    if not value > above:
+        raise SettingsError(f"The client's {name} must be more than {above}, not {value!r}")
+    return value
+
+
+def _checked_token(token: str) -> str:
+    token = token.strip()
+    if not token:
+        raise TokenMissing(
+            "There is no API token. Set ACECAPTCHA_TOKEN, the environment variable "
+            "ACEDATACLOUD_API_TOKEN, or the argument `token`; to try without an account, run "
+            "`acecaptcha sandbox` and take any token"
+        )
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise SettingsError("The API token has characters that no token has (white space, accents)")
+    return token
+
+
+def _checked_base_url(url: str) -> str:
+    try:
+        parts = urlsplit(url.strip())
+        host = parts.hostname if parts.port != 0 else None
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
+        raise SettingsError(f"The API's base URL {url!r} is not an http(s) URL")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise SettingsError(
+            f"The API's base URL {url!r} would send the token in clear text: use https "
+            "(http is for loopback addresses only)"
+        )
+    return url.strip().rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
