@@ -98,7 +98,7 @@ async def test_recipes_work_on_a_site_of_their_kind(
 
 def test_every_promise_has_its_test() -> None:
     promised = re.findall(
-        r"`(test_\w+\.py)(?:::(\w+))?`", (ROOT / "docs/reliability.md").read_text()
+        r"`((?:\w+/)?test_\w+\.py)(?:::(\w+))?`", (ROOT / "docs/reliability.md").read_text()
     )
     assert len(promised) > 20
     for file, name in promised:
