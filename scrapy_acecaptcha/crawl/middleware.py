@@ -7,16 +7,15 @@ import time
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from scrapy import Request, signals
-from scrapy.downloadermiddlewares.retry import get_retry_request
 from scrapy.exceptions import NotConfigured
 from scrapy.utils.asyncio import create_looping_call
 
 from scrapy_acecaptcha.crawl.challenge import INNER, ScrapyChallenge, shows_captcha
+from scrapy_acecaptcha.crawl.failure import FailurePolicy, again
 from scrapy_acecaptcha.crawl.gate import Gate, Session
 from scrapy_acecaptcha.crawl.progress import Progress
 from scrapy_acecaptcha.crawl.redirects import (
@@ -28,7 +27,6 @@ from scrapy_acecaptcha.crawl.redirects import (
 )
 from scrapy_acecaptcha.crawl.scrapy_internals import (
     beside_the_limit,
-    close_spider,
     is_sent,
     is_stopping,
 )
@@ -38,32 +36,26 @@ from scrapy_acecaptcha.crawl.scrapy_playwright import (
     is_for_browser,
     solves_itself,
 )
+from scrapy_acecaptcha.crawl.settings import open_journal, positive_number, whole_number
 from scrapy_acecaptcha.crawl.waiting import Stopped, Waits
 from scrapy_acecaptcha.errors import (
     AceCaptchaError,
-    ApiAuthError,
-    ApiBalanceError,
-    ApiError,
-    BudgetExhausted,
     CaptchaUnsolved,
-    SettingsError,
     TokenMissing,
 )
 from scrapy_acecaptcha.flow import CaptchaResult, drive_async, solve
 from scrapy_acecaptcha.page.images import DEFAULT_MAX_BYTES
 from scrapy_acecaptcha.recognition.budget import Budget, SharedBudget
 from scrapy_acecaptcha.recognition.client import AceCaptchaClient
-from scrapy_acecaptcha.recognition.journal import Journal
 from scrapy_acecaptcha.recognition.reader import Reader, Till
 from scrapy_acecaptcha.rule_book import RuleBook, site_of
 from scrapy_acecaptcha.rules import CaptchaRule
-from scrapy_acecaptcha.signals import captcha_failed, captcha_solved
+from scrapy_acecaptcha.signals import captcha_solved
 
 if TYPE_CHECKING:
     from scrapy import Spider
     from scrapy.crawler import Crawler
     from scrapy.http import Response
-    from scrapy.settings import BaseSettings
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
@@ -86,12 +78,13 @@ class AceCaptchaMiddleware:
             raise NotConfigured
         self.crawler = crawler
         self.rules = RuleBook(settings.get("ACECAPTCHA_RULES") or {})
-        self.max_attempts = _whole(settings, "ACECAPTCHA_MAX_ATTEMPTS", 3, least=1)
-        self.max_image_bytes = _whole(
+        self.max_attempts = whole_number(settings, "ACECAPTCHA_MAX_ATTEMPTS", 3, least=1)
+        self.max_image_bytes = whole_number(
             settings, "ACECAPTCHA_MAX_IMAGE_BYTES", DEFAULT_MAX_BYTES, least=1
         )
         self._waits = Waits()
         self._till = self._open_till()
+        self.failure = FailurePolicy(crawler, self._waits, self._count)
         self._sessions: dict[Request, Session] = {}  # of what the downloader is busy with
         self._visits: WeakKeyDictionary[Request, Visit] = WeakKeyDictionary()
         self.gate = Gate(
@@ -109,17 +102,17 @@ class AceCaptchaMiddleware:
             client = AceCaptchaClient(
                 token=settings.get("ACECAPTCHA_TOKEN"),
                 base_url=settings.get("ACECAPTCHA_API_BASE_URL"),
-                timeout=_number(settings, "ACECAPTCHA_TIMEOUT", 130.0),
-                retries=_whole(settings, "ACECAPTCHA_RETRIES", 4, least=0),
-                concurrency=_whole(settings, "ACECAPTCHA_CONCURRENCY", 16, least=1),
+                timeout=positive_number(settings, "ACECAPTCHA_TIMEOUT", 130.0),
+                retries=whole_number(settings, "ACECAPTCHA_RETRIES", 4, least=0),
+                concurrency=whole_number(settings, "ACECAPTCHA_CONCURRENCY", 16, least=1),
             )
         except TokenMissing:
             if len(self.rules):
                 raise
             raise NotConfigured("there are no ACECAPTCHA_RULES and no ACECAPTCHA_TOKEN") from None
         spider = self.crawler.spidercls.name
-        journal = _open_journal(settings)
-        limit = _whole(settings, "ACECAPTCHA_BUDGET", 0, least=0)
+        journal = open_journal(settings)
+        limit = whole_number(settings, "ACECAPTCHA_BUDGET", 0, least=0)
         shared = settings.get("ACECAPTCHA_BUDGET_REDIS")
         budget = (
             SharedBudget(limit, shared, f"acecaptcha:budget:{spider}")
@@ -202,7 +195,7 @@ class AceCaptchaMiddleware:
             try:
                 await session.hold(self._beside(request))
             except Stopped:
-                return _again(request)
+                return again(request)
             session = self.gate.session(key)  # idle ones have been forgotten
         self._sessions[request] = session
         if not is_redirected(request):
@@ -211,7 +204,7 @@ class AceCaptchaMiddleware:
             # It was on its way to a captcha page that meanwhile was passed: who knows what that
             # page shows by now.
             request.meta[_SENT_AT] = self.gate.solves
-            return _again(original_request(request))
+            return again(original_request(request))
         return None
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:
@@ -251,7 +244,7 @@ class AceCaptchaMiddleware:
         visit.end()
         if not isinstance(exception, (Stopped, AceCaptchaError)):
             return None
-        again = self._after(original_request(request), exception)
+        again = self.failure.request_after(original_request(request), exception)
         await visit.close_page()
         again.meta.pop("playwright_page", None)
         return again
@@ -263,20 +256,8 @@ class AceCaptchaMiddleware:
         try:
             result = await self._pass(challenge, key, stale)
         except (Stopped, AceCaptchaError) as error:
-            return self._after(challenge.request, error)
+            return self.failure.request_after(challenge.request, error)
         return self._hand_over(challenge, result)
-
-    def _after(self, request: Request, error: Stopped | AceCaptchaError) -> Request:
-        """The request once more, or raise *error* for its errback."""
-        if isinstance(error, Stopped):
-            return _again(request)
-        if isinstance(error, (ApiAuthError, ApiBalanceError, BudgetExhausted)):
-            self._close_spider(error)
-            return _again(request)
-        if isinstance(error, (CaptchaUnsolved, ApiError)):
-            return self._retry(request, error)
-        self._failed(request, error)
-        raise error
 
     # In the browser
 
@@ -318,7 +299,7 @@ class AceCaptchaMiddleware:
                 "The captcha came after the page was read", url=response.url, selector=rule.image
             )
             await visit.close_page()
-            return self._retry(original_request(request), error)
+            return self.failure.retry(original_request(request), error)
         return response
 
     # Passing a captcha
@@ -391,44 +372,6 @@ class AceCaptchaMiddleware:
             }
         return page
 
-    def _retry(self, request: Request, error: CaptchaUnsolved | ApiError) -> Request:
-        """The request once more, as RetryMiddleware would; else the error for its errback."""
-        self._failed(request, error)
-        spider = self.crawler.spider
-        assert spider is not None
-        reason = error.code if isinstance(error, ApiError) else "captcha_unsolved"
-        again = None
-        may_retry = self.crawler.settings.getbool("RETRY_ENABLED") and not (
-            request.meta.get("dont_retry") or getattr(error, "retry", True) is False
-        )
-        if may_retry:
-            again = get_retry_request(
-                request,
-                spider=spider,
-                reason=reason,
-                max_retry_times=request.meta.get("max_retry_times"),
-                priority_adjust=request.meta.get("priority_adjust"),
-            )
-        if again is not None:
-            logger.warning(
-                "%(request)s is to be tried again: %(error)s",
-                {"request": request, "error": error},
-                extra={"spider": spider},
-            )
-            return again
-        logger.error(
-            "%(kind)s at %(request)s: %(error)s",
-            {"kind": type(error).__name__, "request": request, "error": error},
-            extra={"spider": spider},
-        )
-        raise error
-
-    def _failed(self, request: Request, error: AceCaptchaError) -> None:
-        self._count("failed")
-        self.crawler.signals.send_catch_log(
-            captcha_failed, request=request, error=error, spider=self.crawler.spider
-        )
-
     # Rules and sessions
 
     def _rule(self, request: Request) -> CaptchaRule | None:
@@ -477,18 +420,6 @@ class AceCaptchaMiddleware:
         self._sessions = {r: session for r, session in self._sessions.items() if r in active}
         self.gate.tidy(in_use=set(self._sessions.values()))
 
-    def _close_spider(self, error: AceCaptchaError) -> None:
-        """Close the spider, once: no other call would fare better."""
-        if self._waits.stopped:
-            return
-        self._waits.stop()
-        reason = "invalid_token"
-        if isinstance(error, ApiBalanceError):
-            reason = "used_up"
-        elif isinstance(error, BudgetExhausted):
-            reason = "budget_exhausted"
-        close_spider(self.crawler, f"acecaptcha_{reason}", error)
-
     @property
     def _stats(self) -> Any:
         return self.crawler.stats
@@ -496,40 +427,3 @@ class AceCaptchaMiddleware:
     def _count(self, event: str, by: float = 1) -> None:
         if by:
             self._stats.inc_value(f"acecaptcha/{event}", by)
-
-
-def _again(request: Request) -> Request:
-    """*request* for the scheduler; not to be filtered as the duplicate that it is."""
-    return request.replace(dont_filter=True)
-
-
-def _whole(settings: BaseSettings, name: str, default: int, *, least: int) -> int:
-    try:
-        value = settings.getint(name, default)
-    except (TypeError, ValueError):
-        value = least - 1
-    if value < least:
-        raise SettingsError(
-            f"{name} must be a whole number of at least {least}, not {settings.get(name)!r}"
-        )
-    return value
-
-
-def _number(settings: BaseSettings, name: str, default: float) -> float:
-    try:
-        value = settings.getfloat(name, default)
-    except (TypeError, ValueError):
-        value = 0.0
-    if not value > 0:
-        raise SettingsError(f"{name} must be a number above 0, not {settings.get(name)!r}")
-    return value
-
-
-def _open_journal(settings: BaseSettings) -> Journal | None:
-    """The journal of ACECAPTCHA_JOURNAL, else one in the JOBDIR, where a resumed crawl finds it."""
-    path = settings.get("ACECAPTCHA_JOURNAL")
-    if not path and settings.get("JOBDIR"):
-        path = Path(settings["JOBDIR"]) / "acecaptcha.db"
-    if not path:
-        return None
-    return Journal(path, keep_days=settings.getint("ACECAPTCHA_JOURNAL_DAYS") or None)
