@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, Union
@@ -19,7 +20,9 @@ from scrapy_acecaptcha.rules import CaptchaRule
 T = TypeVar("T")
 Steps = Generator[Any, Any, T]
 Step = Union[Steps[T], Awaitable[T], T]  # noqa: UP007 - 3.10 cannot subscript T | ... of its own
-Outcome = Literal["accepted", "rejected", "unreadable"]
+# "rejected": refused by the site; "unreadable": did not fit the rule; "unsent": never reached the
+# site, or the site said nothing of it
+Outcome = Literal["accepted", "rejected", "unreadable", "unsent"]
 
 
 class Challenge(Protocol):
@@ -37,10 +40,10 @@ class Challenge(Protocol):
     def submit(self, answer: str) -> Step[None]:
         """Fill in the form and send it."""
 
-    def solved(self) -> Step[bool]:
-        """Tell whether the site took the answer."""
+    def solved(self) -> Step[bool | None]:
+        """Tell whether the site took the answer; None if nothing was sent, or nothing was said."""
 
-    def renew(self) -> Step[bool]:
+    def renew(self) -> Step[bool | None]:
         """Get a fresh image to read; False if the site asks for no captcha any more."""
 
 
@@ -48,7 +51,8 @@ class Challenge(Protocol):
 class CaptchaResult:
     """How a captcha was solved.
 
-    :param answer: the text that the site took
+    :param answer: the text that the site took; empty if in the end it asked for none, as when
+        another request of the session had been let through meanwhile
     :param attempts: number of answers submitted, the right one included
     :param elapsed: seconds from finding the captcha to the site's yes
     :param image: the image that was read, as bytes
@@ -70,37 +74,50 @@ def solve(
 
     :param read: image in, text out
     :param tell: told what became of each text that was read
-    :param max_attempts: answers to submit at most; as many images, and two at least, may turn out
-        unreadable, as these cost calls too
+    :param max_attempts: images to read at most
     :raises CaptchaUnsolved: the attempts are used up
     """
     started = time.monotonic()
-    submitted = unreadable = 0
+    told: Counter[Outcome] = Counter()
     while True:
         image = yield challenge.image()
         text = yield read(image)
         answer = challenge.rule.clean(text)
-        if answer is None:
-            unreadable += 1
-            tell("unreadable")
-        else:
-            submitted += 1
-            yield challenge.submit(answer)
-            if (yield challenge.solved()):
-                tell("accepted")
-                break
-            tell("rejected")
-        if submitted >= max_attempts or unreadable >= max(max_attempts, 2):
+        outcome: Outcome = "unreadable"
+        if answer is not None:
+            outcome = yield from _attempt(challenge, answer, tell)
+        tell(outcome)
+        told[outcome] += 1
+        submitted = told.total() - told["unreadable"]
+        if outcome == "accepted":
+            return CaptchaResult(answer or "", submitted, time.monotonic() - started, image)
+        if told.total() >= max_attempts:
+            unsent = f"{told['unsent']} answers not sent, " if told["unsent"] else ""
             raise CaptchaUnsolved(
-                f"The captcha was not solved: {submitted} answers refused, {unreadable} images "
-                f"unreadable, the last one read as {text!r}",
+                f"The captcha was not solved: {told['rejected']} answers refused, "
+                f"{told['unreadable']} images unreadable, {unsent}the last one read as {text!r}",
                 attempts=submitted,
                 url=challenge.url,
                 selector=challenge.rule.image,
             )
-        if not (yield challenge.renew()):
-            break
-    return CaptchaResult(answer or "", submitted, time.monotonic() - started, image)
+        if (yield challenge.renew()) is False:
+            # A text that was refused is nobody's answer.
+            return CaptchaResult("", submitted, time.monotonic() - started, image)
+
+
+def _attempt(
+    challenge: Challenge, answer: str, tell: Callable[[Outcome], object]
+) -> Steps[Outcome]:
+    """Submit *answer* and tell what became of it, whatever goes wrong on the way."""
+    try:
+        yield challenge.submit(answer)
+        solved = yield challenge.solved()
+    except BaseException:
+        tell("unsent")
+        raise
+    if solved is None:
+        return "unsent"
+    return "accepted" if solved else "rejected"
 
 
 async def drive_async(steps: Steps[T]) -> T:

@@ -115,7 +115,7 @@ class Reader:
         if outcome != "accepted":
             self._till.count(outcome, 1)
         journal = self._till.journal
-        if journal is None:
+        if journal is None or outcome == "unsent":  # its row stays "unknown"
             return
         if self._row is not None:
             journal.settle(self._row, outcome)
