@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from scrapy_acecaptcha.errors import RuleError
+from scrapy_acecaptcha.hosts import parse_host, spell_host
 from scrapy_acecaptcha.rules import CaptchaRule
 
 
@@ -89,7 +89,7 @@ class RuleBook:
         try:
             parts = urlsplit(url)
             port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-            host = _as_in_urls(parts.hostname)
+            host = spell_host(parts.hostname)
         except ValueError:
             return None
         while host:
@@ -114,24 +114,7 @@ def _from_json(text: str) -> Any:
 
 def _checked_host(key: object) -> str:
     """Bring a key of ACECAPTCHA_RULES into the form in which URLs spell hosts."""
-    host = str(key).strip()
     try:
-        parts = urlsplit(f"//{host}")
-        name = _as_in_urls(parts.hostname)
-        if name and not re.search(r"[/\\?#\s@*]", host):
-            return f"{name}:{parts.port}" if parts.port else name
-        problem = "write `example.org` (it covers its subdomains) or `example.org:8000`"
+        return parse_host(key)
     except ValueError as error:
-        problem = str(error)
-    raise RuleError(f"is not a host: {problem}", host=str(key))
-
-
-def _as_in_urls(host: str | None) -> str:
-    """Spell a host as in the URLs of requests.
-
-    :raises ValueError: there cannot be such a host
-    """
-    name = (host or "").lower().rstrip(".")
-    if ":" in name:
-        return f"[{ipaddress.IPv6Address(name)}]"
-    return name.encode("idna").decode("ascii")
+        raise RuleError(f"is not a host: {error}", host=str(key)) from None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from scrapy_acecaptcha.arithmetic import value_of_sum
 from scrapy_acecaptcha.errors import RuleError
-from scrapy_acecaptcha.selectors import text_of, to_xpath
+from scrapy_acecaptcha.hosts import parse_host
+from scrapy_acecaptcha.selectors import frame_steps, text_of, to_xpath
 
 FieldValue = str | int | float | bool | list[str]
 
@@ -20,8 +21,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "after": ("auto", "stay", "return"),
     "capture": ("screenshot", "source"),
 }
-_SELECTORS = ("image", "input", "form", "submit", "refresh", "success", "failure")
-_ELEMENTS = ("image", "input", "form", "submit")
+_SELECTORS = ("image", "input", "form", "submit", "frame", "refresh", "success", "failure")
+_ELEMENTS = ("image", "input", "form", "submit", "frame")
 _MAY_BE_TEXT = ("submit", "success", "failure")
 _FLAGS = ("arithmetic", "session")
 
@@ -39,6 +40,9 @@ class CaptchaRule:
     :param submit: selector of the button to press, or ``text=`` and what it says; by default the
         form's first submit button
     :param fields: other form values to fill in, name -> value
+    :param frame: selector of the iframe or frame whose document holds image and form; frames inside
+        of frames are divided by `` >> ``
+    :param hosts: other hosts, each with its subdomains, that the form may be sent to
     :param refresh: Playwright: selector to click for a new image
     :param success: selector, or ``text=`` and a substring, that tells a right answer
     :param failure: selector, or ``text=`` and a substring, that tells a wrong answer
@@ -58,6 +62,8 @@ class CaptchaRule:
     form: str | None = None
     submit: str | None = None
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
+    frame: str | None = None
+    hosts: Sequence[str] = ()
     refresh: str | None = None
     success: str | None = None
     failure: str | None = None
@@ -87,6 +93,7 @@ class CaptchaRule:
         _check_count("budget", self.budget, least=0)
         self._check_answer()
         self._check_fields()
+        self._check_hosts()
 
     @classmethod
     def parse(
@@ -134,16 +141,9 @@ class CaptchaRule:
                 continue
             if name in _MAY_BE_TEXT and text_of(selector):
                 continue
-            try:
-                xpath = to_xpath(selector)
-            except ValueError as error:
-                raise RuleError(str(error), field=name, host=host) from None
-            if name in _ELEMENTS and re.search(r"/(@|attribute::|text\(\))[^/\]]*$", xpath):
-                raise RuleError(
-                    f"{selector!r} matches an attribute or text; it must match an element",
-                    field=name,
-                    host=host,
-                )
+            steps = frame_steps(selector) if name == "frame" else [selector]
+            for step in steps:
+                _check_selector(step, name, host)
 
     def clean(self, text: str) -> str | None:
         """Turn what the API read into the answer to submit; None if it does not fit this rule."""
@@ -182,6 +182,28 @@ class CaptchaRule:
                     "of text can be filled into a form",
                     field="fields",
                 )
+
+    def _check_hosts(self) -> None:
+        if isinstance(self.hosts, str) or not isinstance(self.hosts, Sequence):
+            raise RuleError(f"must be a list of hosts, not {self.hosts!r}", field="hosts")
+        for host in self.hosts:
+            try:
+                parse_host(host)
+            except ValueError as error:
+                raise RuleError(f"{host!r} is not a host: {error}", field="hosts") from None
+
+
+def _check_selector(selector: str, name: str, host: str | None) -> None:
+    try:
+        xpath = to_xpath(selector)
+    except ValueError as error:
+        raise RuleError(str(error), field=name, host=host) from None
+    if name in _ELEMENTS and re.search(r"/(@|attribute::|text\(\))[^/\]]*$", xpath):
+        raise RuleError(
+            f"{selector!r} matches an attribute or text; it must match an element",
+            field=name,
+            host=host,
+        )
 
 
 def _is_filled(value: object) -> bool:

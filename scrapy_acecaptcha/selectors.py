@@ -46,6 +46,11 @@ def text_of(selector: str) -> str | None:
     return _squeeze(selector[len("text=") :].strip("\"'"))
 
 
+def frame_steps(selector: str) -> list[str]:
+    """The selectors of a rule's ``frame``, from the outermost frame to the one inside of it."""
+    return [step.strip() for step in selector.split(" >> ")]
+
+
 @lru_cache(maxsize=1024)
 def to_xpath(selector: str) -> str:
     """Translate CSS or XPath as users write it into plain XPath.

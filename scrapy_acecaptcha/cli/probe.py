@@ -24,10 +24,13 @@ from parsel import Selector
 from scrapy import Request
 from scrapy.exceptions import IgnoreRequest
 from scrapy.http import HtmlResponse, Response
+from scrapy.settings import Settings
+from scrapy.spidermiddlewares.referer import RefererMiddleware
 from scrapy.utils.response import get_base_url
 
 from scrapy_acecaptcha.cli.http_session import HttpSession
 from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge
+from scrapy_acecaptcha.crawl.inner_requests import InnerRequests
 from scrapy_acecaptcha.detect.find import AUTO_CONFIDENCE, Candidate, find_captchas, find_widgets
 from scrapy_acecaptcha.errors import AceCaptchaError, RuleError, TokenMissing
 from scrapy_acecaptcha.page.forms import Form, Submission
@@ -188,7 +191,13 @@ async def _probe(options: argparse.Namespace, fields: dict[str, Any], report: _R
             page = await visitor.download(request)
         html = _checked_page(page, report)
         rule = _found(html.selector, get_base_url(html), fields, report)
-        challenge = ScrapyChallenge(request, page, rule, visitor.download, DEFAULT_MAX_BYTES)
+        challenge = ScrapyChallenge(
+            request,
+            page,
+            rule,
+            InnerRequests(visitor.download, lambda: _REFERER),
+            DEFAULT_MAX_BYTES,
+        )
         with _step("form"):
             challenge.form().submission("")  # a crawl looks at it before it pays, too
         with _step("image"):
@@ -201,6 +210,9 @@ async def _probe(options: argparse.Namespace, fields: dict[str, Any], report: _R
             _tell_form(form, form.submission(answer or "ANSWER"), report)
         if options.submit:
             await _submit(challenge, answer, report)
+
+
+_REFERER = RefererMiddleware(Settings())  # as in a crawl with Scrapy's own settings
 
 
 def _welcome(options: argparse.Namespace, report: _Report) -> HttpSession:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
 from urllib.parse import urljoin, urlsplit
 from weakref import WeakKeyDictionary
 
 from scrapy import Request
 from scrapy.exceptions import IgnoreRequest
 from scrapy.http import HtmlResponse, Response, TextResponse
-from scrapy.http.request import NO_CALLBACK
 from scrapy.utils.asyncio import run_in_thread
 from scrapy.utils.response import get_base_url
 
-from scrapy_acecaptcha.crawl.redirects import DELIVERED, REDIRECT_META, SENT, same_page
+from scrapy_acecaptcha.crawl.inner_requests import InnerRequests
+from scrapy_acecaptcha.crawl.redirects import same_page
 from scrapy_acecaptcha.detect.find import may_show_captcha, resolve
 from scrapy_acecaptcha.errors import CaptchaFormError, CaptchaImageError
 from scrapy_acecaptcha.page.forms import Form
@@ -24,32 +22,8 @@ from scrapy_acecaptcha.page.svg import svg_source
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import has_text, may_have, needed_words, select, text_of
 
-INNER = "_acecaptcha_inner"  # request.meta key of requests made in here
 MAX_PAGE_BYTES = 10_000_000
 MAX_MATCHES = 50
-
-# What Scrapy and its plugins noted on the outer request, and would act on once more.
-_NOTED_META = (
-    *REDIRECT_META,
-    "retry_times",
-    "download_latency",
-    "cached_response",
-    "cache_timestamp",
-    "_dont_cache",
-    "is_start_request",
-    "acecaptcha_result",
-    DELIVERED,
-    SENT,
-)
-# What the spider wants for its own page, not for the captcha's image and form.
-_PAGE_META = (
-    "dont_redirect",
-    "dont_retry",
-    "handle_httpstatus_list",
-    "handle_httpstatus_all",
-    "download_maxsize",
-)
-_CONDITIONS = ("If-None-Match", "If-Modified-Since", "Range")
 
 
 def shows_captcha(response: Response, rule: CaptchaRule) -> bool:
@@ -86,7 +60,7 @@ class ScrapyChallenge:
 
     :param request: what the spider asked for
     :param response: the page that shows a captcha instead
-    :param download: sends a request through the downloader and all its middlewares
+    :param requests: sends what a challenge needs
     :param max_image_bytes: largest image to accept, in bytes
     """
 
@@ -95,13 +69,15 @@ class ScrapyChallenge:
         request: Request,
         response: Response,
         rule: CaptchaRule,
-        download: Callable[[Request], Awaitable[Response]],
+        requests: InnerRequests,
         max_image_bytes: int,
     ) -> None:
         self.request = request
         self.rule = rule
+        if response.request is None:
+            response.request = request  # Scrapy sets it behind the middlewares
         self.page = response  # the newest page: a captcha's, or in the end the spider's
-        self._download = download
+        self._requests = requests
         self._max_image_bytes = max_image_bytes
         self._answer_page: Response | None = None
         self._is_fresh = False  # self.page was downloaded after the newest answer was sent
@@ -153,12 +129,10 @@ class ScrapyChallenge:
         :raises RuleError: the form or one of its fields cannot be found
         """
         sent = self.form().submission(answer)
-        # A second submission of the same answer would be refused, so nothing retries this one.
-        request = self._inner(
-            sent.url, method=sent.method, body=sent.body, headers=sent.headers, dont_retry=True
-        )
         try:
-            self._answer_page = await self._download(request)
+            self._answer_page = await self._requests.form(self.page, sent, hosts=self.rule.hosts)
+        except CaptchaFormError:
+            raise
         except IgnoreRequest as error:
             raise CaptchaFormError(
                 f"The form at {sent.url} was not sent: {error}", url=self.page.url
@@ -195,10 +169,7 @@ class ScrapyChallenge:
 
     async def reload(self) -> bool:
         """Download what the spider asked for again; True if no captcha stands in the way."""
-        meta = {k: v for k, v in self.request.meta.items() if k not in _NOTED_META}
-        self.page = await self._download(
-            self._marked(self.request.replace(cookies=None, meta=meta))
-        )
+        self.page = await self._requests.again(self.request)
         self._is_fresh = True
         return not shows_captcha(self.page, self.rule)
 
@@ -238,13 +209,10 @@ class ScrapyChallenge:
         return url
 
     async def _fetch(self, url: str) -> bytes:
-        request = self._inner(
-            url,
-            headers={"Accept": "image/png,image/jpeg,image/gif,image/webp,image/*;q=0.8,*/*;q=0.5"},
-            download_maxsize=self._max_image_bytes,
-        )
         try:
-            response = await self._download(request)
+            response = await self._requests.image(
+                self.page, url, hosts=self.rule.hosts, max_bytes=self._max_image_bytes
+            )
         except Exception as error:
             raise CaptchaImageError(
                 f"The captcha's image {url} could not be downloaded: {error or repr(error)}"
@@ -275,54 +243,6 @@ class ScrapyChallenge:
             return self.rule.after == "return"
         was_redirected = not same_page(self.page.url, self.request.url)
         return was_redirected and not same_page(page.url, self.request.url)
-
-    # Requests
-
-    def _inner(
-        self,
-        url: str,
-        *,
-        method: str = "GET",
-        headers: dict[str, str] | None = None,
-        body: bytes = b"",
-        **meta: Any,
-    ) -> Request:
-        """A request for the image or the form, in the session of the page in hand."""
-        base = self.page.request or self.request
-        own = {k: v for k, v in base.meta.items() if k not in (*_NOTED_META, *_PAGE_META)}
-        new_headers = base.headers.copy()
-        for name in ("Content-Type", "Content-Length", *_CONDITIONS):
-            new_headers.pop(name, None)
-        here, there = urlsplit(self.page.url), urlsplit(url)
-        if (here.scheme, here.netloc) != (there.scheme, there.netloc):
-            own.pop("download_slot", None)
-            for name in ("Authorization", "Cookie"):
-                new_headers.pop(name, None)
-        if (here.scheme, there.scheme) != ("https", "http"):
-            new_headers["Referer"] = self.page.url.partition("#")[0]
-        for name, value in (headers or {}).items():
-            new_headers[name] = value
-        return self._marked(
-            base.replace(
-                url=url,
-                method=method,
-                headers=new_headers,
-                body=body,
-                cookies=None,  # those the site has set since are in the jar
-                meta={**own, **meta},
-            )
-        )
-
-    def _marked(self, request: Request) -> Request:
-        request.meta.update({INNER: True, "dont_cache": True, "allow_offsite": True})
-        for name in _CONDITIONS:
-            request.headers.pop(name, None)
-        return request.replace(
-            callback=NO_CALLBACK,
-            errback=None,
-            cb_kwargs={},
-            dont_filter=True,
-        )
 
 
 def _matches(page: TextResponse, selector: str) -> bool:

@@ -14,9 +14,10 @@ from scrapy import Request, signals
 from scrapy.exceptions import NotConfigured
 from scrapy.utils.asyncio import create_looping_call
 
-from scrapy_acecaptcha.crawl.challenge import INNER, ScrapyChallenge, shows_captcha
+from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge, shows_captcha
 from scrapy_acecaptcha.crawl.failure import FailurePolicy, again
 from scrapy_acecaptcha.crawl.gate import Gate, Session
+from scrapy_acecaptcha.crawl.inner_requests import INNER, InnerRequests, check_target
 from scrapy_acecaptcha.crawl.progress import Progress
 from scrapy_acecaptcha.crawl.redirects import (
     DELIVERED,
@@ -82,6 +83,7 @@ class AceCaptchaMiddleware:
         self.max_image_bytes = whole_number(
             settings, "ACECAPTCHA_MAX_IMAGE_BYTES", DEFAULT_MAX_BYTES, least=1
         )
+        self._inner_requests = InnerRequests.from_crawler(crawler)
         self._waits = Waits()
         self._till = self._open_till()
         self.failure = FailurePolicy(crawler, self._waits, self._count)
@@ -172,6 +174,7 @@ class AceCaptchaMiddleware:
     async def process_request(self, request: Request) -> Request | None:
         """Hold a request of a session whose captcha is being solved."""
         if INNER in request.meta:
+            await check_target(request)
             return None
         request.meta.pop("acecaptcha_result", None)  # a page's result, passed on by response.meta
         again = await self._hold(request)
@@ -230,7 +233,7 @@ class AceCaptchaMiddleware:
             original_request(request),
             response,
             rule,
-            self.crawler.engine.download_async,
+            self._inner_requests,
             self.max_image_bytes,
         )
         return await self._answer(challenge, self._session_key(request), stale)

@@ -19,6 +19,7 @@ from w3lib.encoding import resolve_encoding
 from w3lib.url import safe_url_string
 
 from scrapy_acecaptcha.errors import CaptchaFormError, RuleError
+from scrapy_acecaptcha.hosts import host_of, is_covered, same_site
 from scrapy_acecaptcha.page.answer_field import answer_fields, matches_captcha, undecided
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import same_text, select, text_of
@@ -48,6 +49,15 @@ class Submission:
     method: str
     headers: dict[str, str]
     body: bytes
+
+
+def leaves_site(url: str) -> str:
+    """What an error says of a form that would be sent to *url*, on another site than its page's."""
+    host = host_of(url)
+    return (
+        f"The form is to be sent to another site, {host}, and was not; if that is right, name it "
+        f'in the rule: "hosts": [{host!r}]'
+    )
 
 
 _FORM_END = "<?form-end>"  # a comment to HTML parsers, set before each </form>
@@ -89,8 +99,8 @@ class Form:
     def submission(self, answer: str) -> Submission:
         """Fill in *answer* and the rule's fields and press the button.
 
-        :raises CaptchaFormError: the form's action is not an http(s) address, or leads from https
-            to http
+        :raises CaptchaFormError: the form's action is not an http(s) address, leads from https to
+            http, or to another site that is not one of the rule's hosts
         :raises RuleError: the rule's button is not in the form
         """
         for name, value in self.rule.fields.items():
@@ -308,6 +318,8 @@ class Form:
             )
         if page.scheme == "https" and target.scheme == "http":
             raise self._refused(f"The form leads from https to {url[:80]!r} in clear text")
+        if not same_site(self.url, url) and not is_covered(url, self.rule.hosts):
+            raise self._refused(leaves_site(url))
 
     def _encode(self, url: str, method: str, entries: list[_Entry]) -> Submission:
         if method == "GET":

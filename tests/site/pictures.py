@@ -128,7 +128,11 @@ class OtherPort(InPlace):
 
     name = "otherport"
     cookie = "portal"
-    rule: ClassVar = {"image": "img.verify", "input": "input[name=code]"}
+    rule: ClassVar = {
+        "image": "img.verify",
+        "input": "input[name=code]",
+        "hosts": ["localhost"],
+    }
 
     def reset(self) -> None:
         super().reset()
