@@ -24,6 +24,7 @@ from scrapy_acecaptcha.errors import (
 from scrapy_acecaptcha.flow import CaptchaResult
 from scrapy_acecaptcha.recognition.client import AceCaptchaClient
 from scrapy_acecaptcha.rules import CaptchaRule
+from scrapy_acecaptcha.solver import Reading, Solver
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,8 @@ __all__ = [
     "CaptchaResult",
     "CaptchaRule",
     "CaptchaUnsolved",
+    "Reading",
     "RuleError",
     "SettingsError",
+    "Solver",
 ]

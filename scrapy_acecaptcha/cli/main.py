@@ -29,7 +29,9 @@ from scrapy_acecaptcha.errors import (
 )
 from scrapy_acecaptcha.page.images import readable_image
 from scrapy_acecaptcha.recognition.client import AceCaptchaClient
+from scrapy_acecaptcha.recognition.waits import in_thread
 from scrapy_acecaptcha.report.report import write_report
+from scrapy_acecaptcha.solver import Solver
 
 PROGRAM = "acecaptcha"
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -116,8 +118,8 @@ def _solve_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _solve(options: argparse.Namespace) -> int:
     failed = False
-    with AceCaptchaClient() as client:
-        for file, future in _progress(_readings(client, options.files), len(options.files)):
+    with Solver() as solver:
+        for file, future in _progress(_readings(solver, options.files), len(options.files)):
             try:
                 text = future.result()
             except (ApiAuthError, ApiBalanceError):
@@ -136,19 +138,20 @@ def _solve(options: argparse.Namespace) -> int:
     return FAILED if failed else DONE
 
 
-def _readings(client: AceCaptchaClient, files: Iterable[str]) -> Iterator[tuple[str, Future[str]]]:
+def _readings(solver: Solver, files: Iterable[str]) -> Iterator[tuple[str, Future[str]]]:
     """Yield the files in order, each with its text to come; a window of them is under way."""
     under_way: deque[tuple[str, Future[str]]] = deque()
     for file in files:
-        under_way.append((file, _start_reading(client, file)))
-        if len(under_way) == 2 * client.concurrency:
+        under_way.append((file, _start_reading(solver, file)))
+        if len(under_way) == 2 * solver.client.concurrency:
             yield under_way.popleft()
     yield from under_way
 
 
-def _start_reading(client: AceCaptchaClient, file: str) -> Future[str]:
+def _start_reading(solver: Solver, file: str) -> Future[str]:
     try:
-        return client.recognize_in_thread(readable_image(Path(file).read_bytes()))
+        image = readable_image(Path(file).read_bytes())
+        return in_thread(lambda: solver.read(image))
     except (AceCaptchaError, OSError) as error:
         failure: Future[str] = Future()
         failure.set_exception(error)

@@ -32,6 +32,11 @@ def again(request: Request) -> Request:
     return request.replace(dont_filter=True)
 
 
+def is_fatal(error: BaseException) -> bool:
+    """Whether no other call would fare better, so that the spider has to close."""
+    return isinstance(error, (ApiAuthError, ApiBalanceError, BudgetExhausted))
+
+
 class FailurePolicy:
     """Decides what becomes of requests whose captcha was not solved.
 
@@ -47,8 +52,8 @@ class FailurePolicy:
         """The request once more, or raise *error* for its errback."""
         if isinstance(error, Stopped):
             return again(request)
-        if isinstance(error, (ApiAuthError, ApiBalanceError, BudgetExhausted)):
-            self._close_spider(error)
+        if is_fatal(error):
+            self.close_spider(error)
             return again(request)
         if isinstance(error, (CaptchaUnsolved, ApiError)):
             return self.retry(request, error)
@@ -93,7 +98,7 @@ class FailurePolicy:
             captcha_failed, request=request, error=error, spider=self._crawler.spider
         )
 
-    def _close_spider(self, error: AceCaptchaError) -> None:
+    def close_spider(self, error: AceCaptchaError) -> None:
         """Close the spider, once: no other call would fare better."""
         if self._waits.stopped:
             return

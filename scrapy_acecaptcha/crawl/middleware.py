@@ -15,6 +15,7 @@ from scrapy.exceptions import NotConfigured
 from scrapy.utils.asyncio import create_looping_call
 
 from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge, shows_captcha
+from scrapy_acecaptcha.crawl.crawl_solver import CrawlSolver
 from scrapy_acecaptcha.crawl.failure import FailurePolicy, again
 from scrapy_acecaptcha.crawl.gate import Gate, Session
 from scrapy_acecaptcha.crawl.inner_requests import INNER, InnerRequests, check_target
@@ -37,21 +38,18 @@ from scrapy_acecaptcha.crawl.scrapy_playwright import (
     is_for_browser,
     solves_itself,
 )
-from scrapy_acecaptcha.crawl.settings import open_journal, positive_number, whole_number
+from scrapy_acecaptcha.crawl.settings import whole_number
 from scrapy_acecaptcha.crawl.waiting import Stopped, Waits
 from scrapy_acecaptcha.errors import (
     AceCaptchaError,
     CaptchaUnsolved,
-    TokenMissing,
 )
-from scrapy_acecaptcha.flow import CaptchaResult, drive_async, solve
+from scrapy_acecaptcha.flow import CaptchaResult, drive_async
 from scrapy_acecaptcha.page.images import DEFAULT_MAX_BYTES
-from scrapy_acecaptcha.recognition.budget import Budget, SharedBudget
-from scrapy_acecaptcha.recognition.client import AceCaptchaClient
-from scrapy_acecaptcha.recognition.reader import Reader, Till
 from scrapy_acecaptcha.rule_book import RuleBook, site_of
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.signals import captcha_solved
+from scrapy_acecaptcha.solver import SolverOwner
 
 if TYPE_CHECKING:
     from scrapy import Spider
@@ -65,7 +63,7 @@ TICK_SECONDS = 0.5  # between two looks whether the crawl is stopping
 _SENT_AT = "_acecaptcha_sent_at"  # request.meta key: solves in the crawl when it was first sent
 
 
-class AceCaptchaMiddleware:
+class AceCaptchaMiddleware(SolverOwner):
     """Downloader middleware that solves the captchas of the sites in ACECAPTCHA_RULES.
 
     :raises SettingsError: rules but no token, or a setting that cannot work; the crawl does not
@@ -79,14 +77,15 @@ class AceCaptchaMiddleware:
             raise NotConfigured
         self.crawler = crawler
         self.rules = RuleBook(settings.get("ACECAPTCHA_RULES") or {})
-        self.max_attempts = whole_number(settings, "ACECAPTCHA_MAX_ATTEMPTS", 3, least=1)
         self.max_image_bytes = whole_number(
             settings, "ACECAPTCHA_MAX_IMAGE_BYTES", DEFAULT_MAX_BYTES, least=1
         )
         self._inner_requests = InnerRequests.from_crawler(crawler)
         self._waits = Waits()
-        self._till = self._open_till()
         self.failure = FailurePolicy(crawler, self._waits, self._count)
+        self.solver: CrawlSolver = CrawlSolver(
+            crawler, self._waits, self.failure, needed=len(self.rules) > 0
+        )
         self._sessions: dict[Request, Session] = {}  # of what the downloader is busy with
         self._visits: WeakKeyDictionary[Request, Visit] = WeakKeyDictionary()
         self.gate = Gate(
@@ -97,38 +96,6 @@ class AceCaptchaMiddleware:
         )
         self._tick = create_looping_call(self._on_tick)
         self._progress = Progress(crawler)
-
-    def _open_till(self) -> Till:
-        settings = self.crawler.settings
-        try:
-            client = AceCaptchaClient(
-                token=settings.get("ACECAPTCHA_TOKEN"),
-                base_url=settings.get("ACECAPTCHA_API_BASE_URL"),
-                timeout=positive_number(settings, "ACECAPTCHA_TIMEOUT", 130.0),
-                retries=whole_number(settings, "ACECAPTCHA_RETRIES", 4, least=0),
-                concurrency=whole_number(settings, "ACECAPTCHA_CONCURRENCY", 16, least=1),
-            )
-        except TokenMissing:
-            if len(self.rules):
-                raise
-            raise NotConfigured("there are no ACECAPTCHA_RULES and no ACECAPTCHA_TOKEN") from None
-        spider = self.crawler.spidercls.name
-        journal = open_journal(settings)
-        limit = whole_number(settings, "ACECAPTCHA_BUDGET", 0, least=0)
-        shared = settings.get("ACECAPTCHA_BUDGET_REDIS")
-        budget = (
-            SharedBudget(limit, shared, f"acecaptcha:budget:{spider}")
-            if shared
-            else Budget(limit, spent=journal.spent(spider) if journal else 0)
-        )
-        return Till(
-            client,
-            waits=self._waits,
-            budget=budget,
-            journal=journal,
-            spider=spider,
-            count=self._count,
-        )
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
@@ -155,7 +122,7 @@ class AceCaptchaMiddleware:
         if self._tick.running:
             self._tick.stop()
         self._progress.stop()
-        self._till.close(finished=reason == "finished")
+        self.solver.close(finished=reason == "finished")
 
     def response_received(self, response: Response, request: Request, spider: Spider) -> None:
         """The spider gets *response*, and may hand its meta on to other requests."""
@@ -342,10 +309,9 @@ class AceCaptchaMiddleware:
     async def _solve(self, challenge: ScrapyChallenge | PageCaptcha) -> CaptchaResult:
         started = time.monotonic()
         try:
-            reader = Reader(self._till, challenge.rule, challenge.url)
-            attempts = challenge.rule.max_attempts or self.max_attempts
-            result = await drive_async(solve(challenge, reader.read, reader.tell, attempts))
+            result = await drive_async(self.solver.steps(challenge))
         finally:
+            self.solver.update_stats()
             self._count("elapsed_seconds", time.monotonic() - started)
         self._count("solved")
         spider = self.crawler.spider
@@ -421,6 +387,7 @@ class AceCaptchaMiddleware:
             return
         active = self.crawler.engine.downloader.active
         self._sessions = {r: session for r, session in self._sessions.items() if r in active}
+        self.solver.update_stats()
         self.gate.tidy(in_use=set(self._sessions.values()))
 
     @property

@@ -54,6 +54,9 @@ class Budget:
                 "go on"
             )
 
+    def close(self) -> None:
+        """Close what the count is kept in."""
+
     def _take(self) -> bool:
         with self._lock:
             if self.limit and self._spent >= self.limit:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from scrapy_acecaptcha.errors import AceCaptchaError, SettingsError
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Outcome = Literal["unknown", "accepted", "rejected", "unreadable", "error"]
-OUTCOMES: tuple[Outcome, ...] = ("accepted", "rejected", "unreadable", "error", "unknown")
+Outcome = Literal["accepted", "rejected", "unreadable", "unsent", "error", "unknown"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 SCHEMA_VERSION = 1  # PRAGMA user_version
 _APPLICATION_ID = 0x41634361  # "AcCa": tells a journal from any other SQLite database
@@ -77,7 +77,8 @@ class Call(NamedTuple):
     :param answer: the text that the API read, None if it read none
     :param seconds: from sending to the answer, None if none came
     :param code: ``ok`` or the API's error code, None if the call was cut off
-    :param outcome: accepted, rejected, unreadable, error, or unknown after a crash
+    :param outcome: accepted, rejected, unreadable (the text did not fit the rule), unsent (the text
+        never reached the site, or it said nothing), error, or unknown after a crash
     :param trace_id: what Ace Data Cloud's support asks for
     :param image: the bytes that were sent, empty where they were not asked for
     """

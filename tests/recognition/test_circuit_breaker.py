@@ -2,105 +2,106 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
-from pytest_twisted import ensureDeferred
-from scrapy.utils.defer import deferred_from_coro
 
-from scrapy_acecaptcha.crawl.waiting import Waits
 from scrapy_acecaptcha.errors import ApiAuthError, ApiError, ApiServerError
-from scrapy_acecaptcha.recognition import circuit_breaker as outage
+from scrapy_acecaptcha.recognition import circuit_breaker
 from scrapy_acecaptcha.recognition.circuit_breaker import CircuitBreaker
 
 DOWN = ApiServerError("down", code="api_error", status=500)
 
 
-@pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outage, "FAILURES", 2)
-    monkeypatch.setattr(outage, "FIRST_PAUSE", 0.01)
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
-async def call(watch: CircuitBreaker, error: ApiError | None = None) -> None:
-    async with watch.call():
-        if error:
-            raise error
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(circuit_breaker, "time", clock)
+    monkeypatch.setattr(circuit_breaker, "FAILURES", 2)
+    return clock
 
 
-def run(coroutine: Any) -> Any:
-    return deferred_from_coro(asyncio.wait_for(coroutine, 10))
+@pytest.fixture
+def breaker(clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker()
 
 
-async def fail(watch: CircuitBreaker, times: int, error: ApiError = DOWN) -> None:
+def call(breaker: CircuitBreaker, error: ApiError | None = None) -> None:
+    caller = object()
+    assert breaker.pause(caller, 1000.0) == 0
+    breaker.leave(caller, error)
+
+
+def fail(breaker: CircuitBreaker, times: int, error: ApiError = DOWN) -> None:
     for _ in range(times):
-        with pytest.raises(ApiError):
-            await call(watch, error)
+        call(breaker, error)
 
 
-@ensureDeferred
-async def test_only_failures_in_a_row_count() -> None:
-    async def scene() -> None:
-        watch = CircuitBreaker(Waits())
-        await fail(watch, 1)
-        await call(watch)
-        await fail(watch, 1)
-        assert not watch.is_on
-        await fail(watch, 1)
-        assert watch.is_on
-
-    await run(scene())
+def test_only_failures_in_a_row_count(breaker: CircuitBreaker) -> None:
+    fail(breaker, 1)
+    call(breaker)
+    fail(breaker, 1)
+    assert not breaker.is_open
+    fail(breaker, 1)
+    assert breaker.is_open
 
 
-@ensureDeferred
-async def test_an_api_that_refuses_is_not_down() -> None:
-    async def scene() -> None:
-        watch = CircuitBreaker(Waits())
-        await fail(watch, 5, ApiAuthError("no", code="invalid_token", status=401))
-        assert not watch.is_on
-
-    await run(scene())
+def test_an_api_that_refuses_is_not_down(breaker: CircuitBreaker) -> None:
+    fail(breaker, 5, ApiAuthError("no", code="invalid_token", status=401))
+    assert not breaker.is_open
 
 
-@ensureDeferred
-async def test_one_probe_at_a_time_and_all_go_on_when_it_succeeds() -> None:
-    async def scene() -> None:
-        watch = CircuitBreaker(Waits())
-        await fail(watch, 2)
-        answer = asyncio.Event()
-        inside: list[int] = []
-
-        async def waiting(i: int) -> None:
-            async with watch.call():
-                inside.append(i)
-                if len(inside) == 1:
-                    await answer.wait()
-
-        tasks = [asyncio.ensure_future(waiting(i)) for i in range(4)]
-        while not inside:
-            await asyncio.sleep(0.005)
-        await asyncio.sleep(0.2)  # long past the pause: the probe is still out, so nobody else goes
-        assert len(inside) == 1
-        answer.set()
-        await asyncio.gather(*tasks)
-        assert sorted(inside) == [0, 1, 2, 3]
-        assert not watch.is_on
-
-    await run(scene())
+def test_one_probe_at_a_time_and_all_go_on_when_it_succeeds(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
+    fail(breaker, 2)
+    callers: list[Any] = [object() for _ in range(3)]
+    assert breaker.pause(callers[0], clock.now) > 0, "too early for a probe"
+    clock.now += 1
+    assert breaker.pause(callers[0], clock.now) == 0, "the probe"
+    clock.now += 100
+    assert all(breaker.pause(caller, clock.now) > 0 for caller in callers[1:])
+    breaker.leave(callers[0], None)
+    assert [breaker.pause(caller, clock.now) for caller in callers[1:]] == [0, 0]
 
 
-@ensureDeferred
-async def test_pauses_grow_up_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outage, "LONGEST_PAUSE", 0.03)
+def test_a_probe_that_was_cancelled_makes_room_for_another(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
+    fail(breaker, 2)
+    clock.now += 1
+    probe, other = object(), object()
+    assert breaker.pause(probe, clock.now) == 0
+    breaker.leave(probe, KeyboardInterrupt())
+    assert breaker.is_open
+    assert breaker.pause(other, clock.now) == 0
 
-    async def scene() -> None:
-        watch = CircuitBreaker(Waits())
-        await fail(watch, 2)
-        pauses = [watch._pause]
-        for _ in range(3):
-            await fail(watch, 1)
-            pauses.append(watch._pause)
-        assert pauses == [0.01, 0.02, 0.03, 0.03]
 
-    await run(scene())
+def test_pauses_grow_up_to_the_longest(breaker: CircuitBreaker, clock: Clock) -> None:
+    fail(breaker, 2)
+    pauses = []
+    for _ in range(8):
+        asked = clock.now
+        while breaker.pause(breaker, clock.now):
+            clock.now += 0.5
+        pauses.append(clock.now - asked)
+        breaker.leave(breaker, DOWN)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_patience_ends(breaker: CircuitBreaker, clock: Clock) -> None:
+    fail(breaker, 2)
+    clock.now += 1
+    assert breaker.pause(object(), clock.now) == 0  # a probe that takes its time
+    late = object()
+    assert breaker.pause(late, clock.now) > 0
+    with pytest.raises(ApiServerError, match="down"):
+        breaker.pause(late, clock.now - 3600)

@@ -1,0 +1,219 @@
+"""One image's way to its text: journal, circuit breaker, budgets and the API, in this order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from scrapy_acecaptcha.errors import ApiError, BudgetExhausted, CaptchaUnsolved
+from scrapy_acecaptcha.recognition.budget import Budget
+from scrapy_acecaptcha.recognition.circuit_breaker import CircuitBreaker
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from scrapy_acecaptcha.flow import Outcome, Steps
+    from scrapy_acecaptcha.recognition.client import AceCaptchaClient
+    from scrapy_acecaptcha.recognition.journal import Journal
+    from scrapy_acecaptcha.recognition.waits import Waits
+
+
+class Reading(str):
+    """The text that was read in an image; a str that knows its call.
+
+    Tell it what the site said, so that the journal and the report have it, and so that the text is
+    used again where the very same image comes back.
+    """
+
+    _tell: Callable[[Outcome], object]
+
+    def __new__(cls, text: str, tell: Callable[[Outcome], object]) -> Self:
+        """Make a reading whose fate *tell* writes down."""
+        reading = super().__new__(cls, text)
+        reading._tell = tell
+        return reading
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (str(self),)
+
+    def accepted(self) -> None:
+        """Note that the site took this text."""
+        self.tell("accepted")
+
+    def refused(self) -> None:
+        """Note that the site refused this text."""
+        self.tell("rejected")
+
+    def tell(self, outcome: Outcome) -> None:
+        """Note what became of this text, as the solving loop calls it."""
+        self._tell(outcome)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an image comes from.
+
+    :param url: the page that shows it
+    :param host: host and port of that page, or whatever else its answers belong to
+    :param selector: of the image, for error messages
+    :param budget: most calls for *account*, 0 for no limit
+    :param account: the rule whose budget it is, by default *host*
+    """
+
+    url: str
+    host: str
+    selector: str = ""
+    budget: int = 0
+    account: str = ""
+
+    @classmethod
+    def of(cls, url: str, default: str, **fields: Any) -> Self:
+        """Make the origin of an image at *url*; without a URL, *default* stands for the host."""
+        return cls(url, urlsplit(url).netloc or default, **fields)
+
+
+class Recognizer:
+    """Reads images and keeps account of every call.
+
+    Any number of threads and event loops may use it.
+
+    :param budget: of all calls
+    :param journal: None for none
+    :param name: the spider or script, for the journal
+    """
+
+    def __init__(
+        self, client: AceCaptchaClient, *, budget: Budget, journal: Journal | None, name: str
+    ) -> None:
+        self.client = client
+        self.budget = budget
+        self.journal = journal
+        self.name = name
+        self.circuit_breaker = CircuitBreaker()
+        self.check_may_call: Callable[[], None] = lambda: None  # raises once the crawl is stopping
+        self._counts: Counter[str] = Counter()
+        self._rule_budgets: dict[str, Budget] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What happened so far: api_requests, rejected, unreadable, reused, api_errors/CODE."""
+        with self._lock:
+            return self._counts.copy()
+
+    def count(self, event: str) -> None:
+        """Add 1 to a count; from any thread."""
+        with self._lock:
+            self._counts[event] += 1
+
+    def read(self, image: bytes, origin: Origin, waits: Waits) -> Steps[Reading]:
+        """Return the text in *image*, from the journal if it has been read and accepted before.
+
+        :raises ApiError: the API said no
+        :raises BudgetExhausted: the budget of all calls is used up
+        :raises CaptchaUnsolved: the rule's budget is used up
+        """
+        known = self._known(image, origin)
+        if known is not None:
+            return known
+        call = _Call(self, image, origin)
+        since = time.monotonic()
+        while pause := self.circuit_breaker.pause(call, since):
+            yield waits.sleep(pause)
+        error: BaseException | None = None
+        try:
+            self.check_may_call()
+            text = yield waits.for_thread(self.client.recognize_in_thread(image, meter=call))
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self.circuit_breaker.leave(call, error)
+        return Reading(text, call.tell)
+
+    def pay(self, origin: Origin) -> None:
+        """Take one call from the budgets, before it is sent.
+
+        :raises BudgetExhausted: the budget of all calls is used up
+        :raises CaptchaUnsolved: the rule's budget is used up
+        """
+        if origin.budget:
+            try:
+                self._rule_budget(origin).spend()
+            except BudgetExhausted:
+                raise CaptchaUnsolved(
+                    f"The rule's budget of {origin.budget} API calls is used up",
+                    url=origin.url,
+                    selector=origin.selector,
+                    retry=False,
+                ) from None
+        self.budget.spend()
+
+    def _known(self, image: bytes, origin: Origin) -> Reading | None:
+        """The text that was accepted for this image before."""
+        if self.journal is None:
+            return None
+        text = self.journal.answer_for(image, origin.host)
+        if text is None:
+            return None
+        self.count("reused")
+        return Reading(text, lambda outcome: self._tell_reused(image, origin, outcome))
+
+    def _tell_reused(self, image: bytes, origin: Origin, outcome: Outcome) -> None:
+        if outcome == "accepted":
+            return
+        self.count(outcome)
+        if outcome != "unsent" and self.journal is not None:
+            self.journal.reject(image, origin.host)
+
+    def _rule_budget(self, origin: Origin) -> Budget:
+        account = origin.account or origin.host
+        with self._lock:
+            if account not in self._rule_budgets:
+                spent = self.journal.spent(self.name, account) if self.journal else 0
+                self._rule_budgets[account] = Budget(
+                    origin.budget, spent=spent, name=f"the budget of {account}"
+                )
+            return self._rule_budgets[account]
+
+
+class _Call:
+    """One image at the API: the client's Meter, called from its threads around each call."""
+
+    def __init__(self, recognizer: Recognizer, image: bytes, origin: Origin) -> None:
+        self._recognizer = recognizer
+        self._origin = origin
+        self._row: int | None = None
+
+    def sending(self, image: bytes) -> None:
+        """Pay for a call, or forbid it, and write it down before it is sent."""
+        recognizer, origin = self._recognizer, self._origin
+        recognizer.check_may_call()
+        recognizer.pay(origin)
+        if recognizer.journal is not None:
+            self._row = recognizer.journal.begin(
+                spider=recognizer.name, host=origin.host, url=origin.url, image=image
+            )
+        recognizer.count("api_requests")
+
+    def answered(self, outcome: str | ApiError, seconds: float, trace_id: str | None) -> None:
+        """Write down how the call ended."""
+        answer, code = (None, outcome.code) if isinstance(outcome, ApiError) else (outcome, "ok")
+        if code != "ok":
+            self._recognizer.count(f"api_errors/{code}")
+        if self._recognizer.journal is not None and self._row is not None:
+            self._recognizer.journal.complete(
+                self._row, answer=answer, code=code, seconds=seconds, trace_id=trace_id
+            )
+
+    def tell(self, outcome: Outcome) -> None:
+        """Write down what became of the text."""
+        if outcome != "accepted":
+            self._recognizer.count(outcome)
+        if self._recognizer.journal is not None and self._row is not None:
+            self._recognizer.journal.settle(self._row, outcome)
