@@ -210,7 +210,7 @@ class Solver:
         try:
             if not turn.done():
                 yield waits.for_thread(turn)
-                if not (yield challenge.renew()):
+                if (yield challenge.renew()) is False:
                     return CaptchaResult("", 0, time.monotonic() - started, b"")
             return (yield from steps)
         finally:

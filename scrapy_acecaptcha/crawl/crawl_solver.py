@@ -97,7 +97,7 @@ class CrawlSolver(Solver):
         finally:
             self._add("elapsed_seconds", time.monotonic() - started)
             self.update_stats()
-        if result.attempts:
+        if result.answer:
             self._add("solved", 1)
         return result
 

@@ -259,8 +259,8 @@ def _host_rows(hosts: dict[str, _Tally]) -> str:
     if len(ranked) > MAX_HOSTS:
         rest = sum(tally.calls for _, tally in ranked[MAX_HOSTS:])
         more = f"{plural(len(ranked) - MAX_HOSTS, 'more host')} with {plural(rest, 'call')}"
-        rows.append(f'<tr><td class="more" colspan="11">{more}</td></tr>')
-    return "\n".join(rows) or '<tr><td class="more" colspan="11">No calls yet</td></tr>'
+        rows.append(f'<tr><td class="more" colspan="12">{more}</td></tr>')
+    return "\n".join(rows) or '<tr><td class="more" colspan="12">No calls yet</td></tr>'
 
 
 def _host_row(host: str, tally: _Tally) -> str:

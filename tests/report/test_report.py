@@ -77,32 +77,34 @@ class TestFigures:
         call(journal, "rejected", seconds=20)
         call(journal, "rejected", seconds=20, host="other.example.org")
         call(journal, "unreadable", answer="?")
+        call(journal, "unsent")
         call(journal, "error", answer=None, code="timeout", seconds=130)
         call(journal, "error", answer=None, code="used_up", seconds=0.1)
         call(journal, "unknown")
-        assert write_report(journal.path, journal.path.with_suffix(".html")) == 12
+        assert write_report(journal.path, journal.path.with_suffix(".html")) == 13
         html = journal.path.with_suffix(".html").read_text()
         assert figures(html) == {
-            "Calls": ("12", "for 2 hosts"),
+            "Calls": ("13", "for 2 hosts"),
             "Solved": ("6", "answers that a site accepted"),
             "Share accepted": ("75.0 %", "of 8 answers that a site judged"),
-            "Calls per solve": ("2.00", "at best 1.00"),
-            "Charged calls": ("9", "up to 11 with those that timed out or were cut off"),
-            "Median latency": ("4.00 s", "95 % within 20.00 s"),
+            "Calls per solve": ("2.17", "at best 1.00"),
+            "Charged calls": ("10", "up to 12 with those that timed out or were cut off"),
+            "Median latency": ("3.00 s", "95 % within 20.00 s"),
         }
         page = Selector(html)
         assert [" ".join(item.css("::text").getall()) for item in page.css(".legend li")] == [
-            "Accepted  6   50.0 %",
-            "Rejected  2   16.7 %",
-            "Unreadable  1   8.3 %",
-            "Error  2   16.7 %",
-            "Unknown  1   8.3 %",
+            "Accepted  6   46.2 %",
+            "Rejected  2   15.4 %",
+            "Unreadable  1   7.7 %",
+            "Unsent  1   7.7 %",
+            "Error  2   15.4 %",
+            "Unknown  1   7.7 %",
         ]
         assert "API errors: timeout 1, used_up 1" in html
         rows = [" ".join(row.css("th::text, td ::text").getall()) for row in page.css("tbody tr")]
         assert rows == [
-            f"{HOST} 11 6 1 1 2 1 85.7 % 1.83 3.00 s 20.00 s",
-            f"other.example.org 1 · 1 · · · 0.0 % {DASH} 20.00 s 20.00 s",
+            f"{HOST} 12 6 1 1 1 2 1 85.7 % 2.00 3.00 s 20.00 s",
+            f"other.example.org 1 · 1 · · · · 0.0 % {DASH} 20.00 s 20.00 s",
         ]
 
     def test_nothing_solved(self, journal: Journal) -> None:
@@ -149,7 +151,7 @@ class TestCharts:
         assert sum(map(int, told)) == 8
 
     def test_stack(self) -> None:
-        chart = Selector(timeline([0.0] * 10, [0] * 7 + [1] * 2 + [4]))
+        chart = Selector(timeline([0.0] * 10, [0] * 7 + [1] * 2 + [5]))
         assert chart.css("title::text").get() == (
             "1970-01-01 00:00:00: 7 accepted, 2 rejected, 1 unknown"
         )
@@ -538,7 +540,7 @@ CONTRASTS = """() => {
   };
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name);
   const ratios = {};
-  const fronts = ["text", "muted", "accepted", "rejected", "unreadable", "error", "unknown"];
+  const fronts = ["text", "muted", "accepted", "rejected", "unreadable", "unsent", "error", "unknown"];
   for (const front of fronts) {
     for (const ground of ["surface", "ground"]) {
       const both = [luminance(color("--" + front)), luminance(color("--" + ground))];
