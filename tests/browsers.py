@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
+import pytest
 from playwright.async_api import async_playwright
 from playwright.sync_api import sync_playwright
 
@@ -80,6 +81,9 @@ class AsyncBrowser:
 
 
 Browser = SyncBrowser | AsyncBrowser
+
+# For tests of what differs between the APIs: dispatch, dialogs, threads, tabs.
+both_apis = pytest.mark.parametrize("browser", ["sync", "async"], indirect=True)
 
 
 def on_page(browser: Browser, body: Callable[[Any], Steps[Any]], **context_options: Any) -> Any:

@@ -24,7 +24,7 @@ from scrapy_acecaptcha import (
 from scrapy_acecaptcha.errors import CaptchaError
 from scrapy_acecaptcha.flow import Steps
 from scrapy_acecaptcha.playwright import solve_captcha
-from tests.browsers import AsyncBrowser, Browser, on_page
+from tests.browsers import AsyncBrowser, Browser, both_apis, on_page
 from tests.lab import Lab, form
 from tests.site import RULES
 from tests.stub import ApiStub
@@ -82,6 +82,7 @@ def test_every_scenario(browser: Browser, site, scenario):
 # No captcha, or none that can be read
 
 
+@both_apis
 def test_no_captcha(browser, lab, client):
     lab.page = "<p>Nothing here"
 
@@ -98,6 +99,7 @@ def test_no_captcha(browser, lab, client):
     assert lab.url in message
 
 
+@both_apis
 def test_an_image_that_does_not_load(browser, lab, lab_api, client):
     lab.page = form("<img id=captcha src=/no-such.png width=9 height=9><input name=code>")
 
@@ -119,6 +121,7 @@ def test_without_a_token(browser, lab):
         on_page(browser, body)
 
 
+@both_apis
 def test_the_client_of_the_environment(browser, lab, lab_api, monkeypatch):
     monkeypatch.setenv("ACEDATACLOUD_API_TOKEN", "token")
     monkeypatch.setenv("ACEDATACLOUD_API_BASE_URL", lab_api.url)
@@ -138,6 +141,7 @@ def test_what_is_not_a_page():
 # Failures
 
 
+@both_apis
 def test_an_api_error_leaves_the_page_usable(browser, lab, lab_api, client):
     lab_api.script.append((500, {"error": {"code": "api_error"}}, {}))
 
@@ -152,6 +156,7 @@ def test_an_api_error_leaves_the_page_usable(browser, lab, lab_api, client):
     assert on_page(browser, body).attempts == 1
 
 
+@both_apis
 def test_unsolved_tells_what_the_page_said(browser, lab, lab_api, client):
     lab.page = (
         "<img id=captcha src=/captcha.png><input name=code>"
@@ -167,6 +172,7 @@ def test_unsolved_tells_what_the_page_said(browser, lab, lab_api, client):
     assert caught.value.attempts == 2
 
 
+@both_apis
 def test_the_users_own_dialog_handler_decides(browser, lab, client):
     lab.page = form().replace("<form", "<form onsubmit=\"return confirm('Sure?')\"")
     seen = []
@@ -255,6 +261,7 @@ def test_cancelling_leaves_nothing_behind(async_browser: AsyncBrowser, lab, lab_
     async_browser.run_async(cancel)
 
 
+@both_apis
 def test_no_thread_is_left(browser, lab, lab_api, monkeypatch):
     monkeypatch.setenv("ACEDATACLOUD_API_TOKEN", "token")
     monkeypatch.setenv("ACEDATACLOUD_API_BASE_URL", lab_api.url)
@@ -318,6 +325,7 @@ def test_tabs_that_are_opened_at_once_wait_for_each_other(async_browser, site, a
     assert len(api.calls) <= 2
 
 
+@both_apis
 def test_a_second_tab_finds_the_way_open(browser, site, api):
     def body(first: Any) -> Steps[Any]:
         second = yield first.context.new_page()

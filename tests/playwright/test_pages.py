@@ -1,4 +1,4 @@
-"""solve_captcha() in real Chromium, by both APIs: images, forms and verdicts."""
+"""solve_captcha() in real Chromium: images, forms and verdicts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scrapy_acecaptcha import AceCaptchaClient, CaptchaUnsolved, RuleError
 from scrapy_acecaptcha.errors import CaptchaFormError
 from scrapy_acecaptcha.flow import CaptchaResult, Steps
 from scrapy_acecaptcha.playwright import solve_captcha
-from tests.browsers import Browser, on_page
+from tests.browsers import Browser, both_apis, on_page
 from tests.lab import IMAGE, REST, Lab, form
 from tests.stub import ApiStub
 
@@ -35,16 +35,7 @@ def client(lab_api: ApiStub) -> Iterator[AceCaptchaClient]:
 @pytest.fixture
 def visit(browser: Browser, lab: Lab, client: AceCaptchaClient) -> Callable[..., Any]:
     """Open the lab's page, solve its captcha, and return the result and what the page says."""
-    return visitor(browser, lab, client)
 
-
-@pytest.fixture
-def visit_once(either_browser: Browser, lab: Lab, client: AceCaptchaClient) -> Callable[..., Any]:
-    """The same by either API."""
-    return visitor(either_browser, lab, client)
-
-
-def visitor(browser: Browser, lab: Lab, client: AceCaptchaClient) -> Callable[..., Any]:
     def visit(
         before: Callable[[Any], Steps[Any]] | None = None,
         context: dict[str, Any] | None = None,
@@ -71,12 +62,12 @@ WALL = f"""<main>{form()}</main><script>
 
 
 def test_a_page_that_was_asked_for_is_loaded_again_if_the_rule_says_return(
-    visit_once: Callable[..., Any], lab: Lab
+    visit: Callable[..., Any], lab: Lab
 ) -> None:
     lab.page = WALL
     thanks = {"Content-Type": "text/html", "Set-Cookie": "through=1; Path=/"}
     lab.record = ("<!DOCTYPE html>Thank you", thanks)
-    result, text = visit_once(after="return")
+    result, text = visit(after="return")
     assert (text, result.attempts) == ("The register", 1)
     assert len(lab.sent) == 1
 
@@ -152,6 +143,7 @@ def test_takes_the_screenshot_at_the_scale_of_the_screen(visit, scale):
     assert width == 140 * scale
 
 
+@both_apis
 def test_solves_in_a_frame(visit, lab):
     lab.page = "<h2>Outside</h2><iframe name=inner src=/frame></iframe>"
     lab.frame = form()
@@ -191,9 +183,9 @@ def test_finds_the_captcha_by_itself(visit, lab):
 
 
 @pytest.mark.parametrize("kind", ["img", "late", "background", "blob", "data", "box", "input"])
-def test_source_gives_the_bytes_that_the_page_received(visit_once, lab, lab_api, kind):
+def test_source_gives_the_bytes_that_the_page_received(visit, lab, lab_api, kind):
     lab.page = form(IMAGES[kind].replace("REST", REST))
-    _, text = visit_once(capture="source")
+    _, text = visit(capture="source")
     assert text == "Record 1"
     assert lab_api.calls[0].image == lab.images[0]
     assert len(lab.images) == 1
@@ -205,6 +197,7 @@ REVOKED = BLOB.replace(
 )
 
 
+@both_apis
 @pytest.mark.parametrize("page", [CANVAS, REVOKED], ids=["canvas", "revoked blob"])
 def test_source_falls_back_to_the_screenshot(visit, lab, caplog, page):
     lab.page = form(page.replace("REST", REST))
@@ -312,15 +305,16 @@ SUBMITS = {
 
 
 @pytest.mark.parametrize("how", SUBMITS)
-def test_sends_the_form(visit_once, lab, how):
+def test_sends_the_form(visit, lab, how):
     inside, submit = SUBMITS[how]
     lab.page = form(inside)
-    result, text = visit_once(submit=submit)
+    result, text = visit(submit=submit)
     assert (text, result.attempts) == ("Record 1", 1)
     assert len(lab.sent) == 1
     assert "bad.x" not in lab.sent[0]
 
 
+@both_apis
 def test_a_form_that_sends_itself(visit, lab):
     lab.page = form(
         IMAGE + "<input name=code oninput='this.value.length == 5 && this.form.submit()'>"
@@ -382,13 +376,13 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize("how", SCRIPTS)
-def test_forms_that_scripts_send(visit_once, lab, lab_api, how):
+def test_forms_that_scripts_send(visit, lab, lab_api, how):
     right, wrong, rule = SCRIPTS[how]
     lab.page = fetch_page(right, wrong)
     silent = how in ("alert only", "says nothing", "same address")
     answers = [WRONG] if silent else [WRONG, WRONG]
     lab_api.script += answers
-    result, text = visit_once(submit="button", timeout=1000, **rule)
+    result, text = visit(submit="button", timeout=1000, **rule)
     assert result.attempts == len(lab_api.calls) == len(answers) + 1
     assert [sent["code"][0] for sent in lab.sent] == [*answers, result.answer]
     assert ("Welcome" if how in ("success", "both") else "Record 1") in text
@@ -397,6 +391,7 @@ def test_forms_that_scripts_send(visit_once, lab, lab_api, how):
 # Verdicts of full pages
 
 
+@both_apis
 def test_a_full_page_with_another_image_means_wrong(visit, lab, lab_api):
     lab_api.script.append(WRONG)
     result, text = visit()
@@ -419,6 +414,7 @@ def test_refresh_is_clicked(visit, lab, lab_api):
     assert (lab.loads, len(lab.images)) == (1, 2)
 
 
+@both_apis
 def test_without_refresh_the_page_is_loaded_again(visit, lab, lab_api):
     lab_api.script += ["not five letters"]
     result, text = visit(answer="[A-Z0-9]{5}")
@@ -452,14 +448,14 @@ MISFITS = [
 
 
 @pytest.mark.parametrize(("rule", "field"), MISFITS)
-def test_a_rule_that_does_not_fit_names_its_field(visit_once, lab, rule, field):
+def test_a_rule_that_does_not_fit_names_its_field(visit, lab, rule, field):
     lab.page = form(
         "<select name=court><option>First</select><input name=a title='code'>"
         + IMAGE
         + "<input name=code>"
     )
     with pytest.raises(RuleError) as caught:
-        visit_once(timeout=500, **rule)
+        visit(timeout=500, **rule)
     assert caught.value.field == field
     assert lab.url in str(caught.value)
     assert not lab.sent
