@@ -3,15 +3,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-oldest lint format bench clean
+# Files are not cut among the cores in advance: whoever is done takes work from the others.
+PARALLEL := -n auto --dist worksteal
+
+.PHONY: demo test test-fast coverage test-oldest lint format bench clean
 
 demo: .venv/ready
 	$(BIN)/python scripts/browser.py
 	$(BIN)/python -m example_project
 
+# Installs a browser and redis-server where they are missing and can be installed.
 test: .venv/ready
-	$(BIN)/python scripts/browser.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m scripts.prepare_tests
+	$(BIN)/python -m pytest $(PARALLEL)
+
+# For everyday work: no browsers, no crawls that take long; installs nothing.
+test-fast: .venv/ready
+	$(BIN)/python -m pytest $(PARALLEL) -m "not browser and not slow"
+
+coverage: .venv/ready
+	$(BIN)/python -m scripts.prepare_tests
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term:skip-covered
 
 # The oldest versions of Scrapy, requests, form2request and the extras that we promise to work with.
 test-oldest:
@@ -19,7 +31,7 @@ test-oldest:
 	.venv-oldest/bin/pip install --quiet --disable-pip-version-check uv
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python \
 		--resolution lowest-direct --editable '.[test]' 'httpx>=0.28'
-	.venv-oldest/bin/python scripts/browser.py
+	.venv-oldest/bin/python -m scripts.prepare_tests
 	.venv-oldest/bin/python -m pytest tests/crawl/test_middleware.py tests/crawl/test_gate.py \
 		tests/crawl/test_reliability.py tests/recognition/test_client.py tests/test_rules.py tests/test_flow.py
 

@@ -41,7 +41,7 @@ def launch_options() -> dict[str, Any]:
     if path is None:
         raise RuntimeError("There is no browser. Run `python scripts/browser.py`")
     # Chromium's sandbox refuses to work for root.
-    return {"executable_path": path, "args": QUIET_ARGS + ["--no-sandbox"] * _is_root()}
+    return {"executable_path": path, "args": QUIET_ARGS + ["--no-sandbox"] * is_root()}
 
 
 def find_browser() -> str | None:
@@ -71,7 +71,8 @@ def _output(*command: str) -> str | None:
     return done.stdout.strip()
 
 
-def _is_root() -> bool:
+def is_root() -> bool:
+    """Whether packages of the system can be installed."""
     return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
@@ -82,7 +83,7 @@ def _install_playwrights() -> str | None:
 
 
 def _install_debians() -> str | None:
-    if not _is_root() or shutil.which("apt-get") is None:
+    if not is_root() or shutil.which("apt-get") is None:
         return "apt-get install chromium: needs root on Debian"
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
     return _run("apt-get update", "apt-get", "-q", "update") or _run(
@@ -128,7 +129,7 @@ def main() -> int:
             path = find_browser()
     if path is None:
         print(
-            "No Chromium can be had, and the tests and the demo need one. Install Chromium or "
+            "No Chromium can be had, which the tests and the demo use. Install Chromium or "
             f"Google Chrome and try again ({'; '.join(failures) or 'none of them starts'})",
             file=sys.stderr,
         )

@@ -4,12 +4,45 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
 
+from scripts.browser import find_browser
+from scripts.prepare_tests import find_redis, in_ci
+from tests.redis_server import RedisServer
 from tests.site import RULES, CaptchaSite
 from tests.stub import ApiStub
+
+# A test that asks for one of these needs Chromium, or Redis, and is marked so.
+NEEDS = {
+    "browser": {"browser", "sync_browser", "async_browser", "in_browser"},
+    "redis": {"redis_server"},
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker, fixtures in NEEDS.items():
+            if fixtures.intersection(getattr(item, "fixturenames", ())):
+                item.add_marker(marker)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a program that is not here; in CI, fail."""
+    for marker, missing in (("browser", _missing_browser), ("redis", _missing_redis)):
+        if item.get_closest_marker(marker) and (reason := missing()):
+            (pytest.fail if in_ci() else pytest.skip)(reason)
+
+
+@cache
+def _missing_browser() -> str:
+    return "" if find_browser() else "needs Chromium: python scripts/browser.py"
+
+
+def _missing_redis() -> str:
+    return "" if find_redis() else "needs redis-server: python -m scripts.prepare_tests"
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +118,13 @@ def browser(request: pytest.FixtureRequest) -> Any:
     kind = getattr(request, "param", None)
     kind = kind or ("sync", "async")[zlib.crc32(request.node.name.encode()) % 2]
     return request.getfixturevalue(f"{kind}_browser")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis server for the tests of one process; who uses it begins with flushall()."""
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

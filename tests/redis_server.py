@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import contextlib
+import random
 import socket
 import subprocess
 import tempfile
@@ -12,21 +12,7 @@ from types import TracebackType
 
 import redis
 
-
-def ensure_redis() -> str:
-    """Return the path of redis-server; as root, install Debian's package where it is missing.
-
-    :raises RuntimeError: there is none, and it cannot be installed
-    """
-    if os.geteuid() == 0 and shutil.which("redis-server") is None and shutil.which("apt-get"):
-        # Debian's package starts a server of its own, which no test needs.
-        environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        for command in (["update"], ["install", "-y", "--no-install-recommends", "redis-server"]):
-            subprocess.run(["apt-get", "-qq", *command], env=environ, check=False)
-    program = shutil.which("redis-server")
-    if program is None:
-        raise RuntimeError("These tests need redis-server: install it (Debian: redis-server)")
-    return program
+from scripts.prepare_tests import find_redis
 
 
 class RedisServer:
@@ -47,7 +33,10 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it and wait until it answers; its data is gone after a stop."""
-        command = [ensure_redis(), "--port", str(self.port), "--bind", "127.0.0.1"]
+        program = find_redis()
+        if program is None:
+            raise RuntimeError("There is no redis-server. Run `python -m scripts.prepare_tests`")
+        command = [program, "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--save", "", "--appendonly", "no", "--dir", tempfile.gettempdir()]
         if self.password:
             command += ["--requirepass", self.password]
@@ -83,6 +72,9 @@ class RedisServer:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port below those that the system hands out: another worker may ask for one meanwhile."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -33,6 +33,9 @@ CANVAS = form("""<canvas width=140 height=50></canvas><input id=code name=code>
 FOUND = ("<!DOCTYPE html><p id=result>Smith ./. Jones", {"Content-Type": "text/html"})
 
 
+pytestmark = pytest.mark.browser
+
+
 @pytest.fixture
 def court(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """A court's search form; token, API and browser are where a user would have them."""

@@ -197,6 +197,7 @@ def items(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_the_demo_brings_everything_home(output: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "example_project"],
@@ -256,6 +257,7 @@ def test_a_crawl_does_not_outlive_the_demo() -> None:
     assert process.poll() is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_can_be_stopped(stop: signal.Signals) -> None:
     with subprocess.Popen(

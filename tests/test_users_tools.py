@@ -29,6 +29,7 @@ reveal_type(AceCaptchaClient("token").recognize(b""))
 RESULT = "scrapy_acecaptcha.flow.CaptchaResult"
 
 
+@pytest.mark.slow
 def test_types_are_seen_by_users_mypy(tmp_path: Path) -> None:
     (tmp_path / "users.py").write_text(USERS_CODE)
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "users.py"]

@@ -270,6 +270,7 @@ def test_solve_ends_quietly_when_nobody_reads_on(serve: Serve, images: Images) -
 # sandbox
 
 
+@pytest.mark.slow
 def test_sandbox_serves_until_ctrl_c() -> None:
     with acecaptcha("sandbox", "--port", "0", "--token", "right") as process:
         assert process.stdout is not None

@@ -365,11 +365,11 @@ def test_multipart_is_told(
 # In a browser
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("path", ["inplace", "canvas", "redirect"])
 def test_in_a_browser(
     site: CaptchaSite, api: ApiStub, probe: Probe, capsys: pytest.CaptureFixture[str], path: str
 ) -> None:
-    pytest.importorskip("playwright")
     assert probe(f"{site.url}/{path}/record/5", "--browser", "--yes") == 0
     out = capsys.readouterr().out
     assert set(verdicts(out).values()) == {"ok"}
@@ -380,13 +380,13 @@ def test_in_a_browser(
     assert len(api.calls) == 2
 
 
+@pytest.mark.browser
 def test_a_selector_that_matches_nothing_in_a_browser(
     site: CaptchaSite,
     probe: Probe,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pytest.importorskip("playwright")
     monkeypatch.setattr("scrapy_acecaptcha.cli.probe.LOADING_SECONDS", 0.5)
     assert probe(f"{site.url}/inplace/record/5", "--browser", "--image", "#nix") == 1
     assert "#nix" in capsys.readouterr().out

@@ -34,6 +34,7 @@ ALL_300 = [f"Record {i}" for i in range(300)]
 # Whole crawls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [1, 16, 64])
 @pytest.mark.parametrize("wall", ["inplace", "redirect", "through", "metarefresh", "hidden"])
 @ensureDeferred
@@ -170,6 +171,7 @@ async def test_failing_pages_are_retried_beside_the_gate(
     assert len(api.calls) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("concurrency", "at_most"), [(1, 30), (8, 60)])
 @ensureDeferred
 async def test_a_wall_that_asks_again_after_ten_pages(
@@ -292,6 +294,7 @@ async def test_when_nobody_can_lead_everybody_gets_the_error(
     ],
     ids=["select", "none"],
 )
+@pytest.mark.slow
 @pytest.mark.parametrize(("scenario", "n"), [("inplace", 100), ("query", 20), ("through", 40)])
 def test_other_reactors(
     site: CaptchaSite,
@@ -308,6 +311,7 @@ def test_other_reactors(
     assert len(api.calls) == (n if scenario == "query" else 1)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_crawl_during_a_call_and_jobdir_keeps_everything(
     site: CaptchaSite, api: ApiStub, settings: Any, tmp_path: Path
 ) -> None:

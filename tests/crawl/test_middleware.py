@@ -47,6 +47,7 @@ def captcha_pages(crawl: Any) -> list[str]:
 # Every kind of wall
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [1, 8])
 @pytest.mark.parametrize("path", [f"{wall}/" for wall in WALLS] + VARIANTS)
 @ensureDeferred
@@ -593,6 +594,7 @@ def test_every_hostile_page_is_tried() -> None:
     assert set(TYPED) == set(HOSTILE_KINDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TYPED)
 @ensureDeferred
 async def test_hostile_pages_end_in_a_typed_error(

@@ -109,6 +109,7 @@ async def test_a_reused_answer_that_is_refused_is_taken_out(
     assert 1 <= crawl.stats["rejected"] <= 3, "each stale answer was tried once"
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_point_loses_no_paid_call(
     site: CaptchaSite, api: ApiStub, settings: Any, tmp_path: Path
 ) -> None:
@@ -293,6 +294,7 @@ async def test_retry_after_is_respected(
     assert pauses == [7, 7]
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_in_a_new_process(
     site: CaptchaSite, api: ApiStub, settings: Any, tmp_path: Path
 ) -> None:

@@ -28,18 +28,14 @@ from tests.stub import ApiStub
 
 CONCURRENT = 4  # requests of a worker
 
+pytestmark = pytest.mark.slow
+
 MakeCluster = Callable[..., Cluster]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 @pytest.fixture
 def cluster(
-    site: CaptchaSite, server: RedisServer, settings: Any, tmp_path: Path
+    site: CaptchaSite, redis_server: RedisServer, settings: Any, tmp_path: Path
 ) -> Iterator[MakeCluster]:
     """Make a cluster for some records of a scenario: cluster("inplace", 100)."""
     with ExitStack() as stack:
@@ -47,7 +43,7 @@ def cluster(
         def make(scenario: str, records: int, **more: Any) -> Cluster:
             listing = f"{site.url}/{scenario}/?n={records}"
             config = settings(scenario, **{"CONCURRENT_REQUESTS": CONCURRENT, **more})
-            made = stack.enter_context(Cluster(server.url, listing, config, tmp_path))
+            made = stack.enter_context(Cluster(redis_server.url, listing, config, tmp_path))
             made.redis.flushall()
             return made
 
@@ -199,7 +195,7 @@ def test_the_budget_is_never_overshot_and_nothing_is_lost_when_it_is_used_up(
 
 
 def test_the_example_as_its_settings_say(
-    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: dict[bytes, str] = {}
     generate = ImageCaptcha.generate
@@ -218,7 +214,7 @@ def test_the_example_as_its_settings_say(
             **os.environ,
             **sandbox.environ,
             "EXAMPLE_REGISTER_PORT": str(register.port),
-            "REDIS_URL": server.url,
+            "REDIS_URL": redis_server.url,
             "SCRAPY_SETTINGS_MODULE": "registry.settings_cluster",
         }
         command = [sys.executable, "-m", "scrapy", "crawl", "register"]

@@ -17,6 +17,7 @@ from tests.crawling import CollectingSpider, run_crawl
 from tests.site import RULES
 from tests.stub import ApiStub
 
+pytestmark = pytest.mark.browser
 HANDLER = "scrapy_playwright.handler.ScrapyPlaywrightDownloadHandler"
 
 

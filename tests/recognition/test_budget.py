@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -20,17 +19,11 @@ THREADS = 64
 KEY = "acecaptcha:test"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
 @pytest.fixture
-def url(server: RedisServer) -> str:
-    with redis.Redis.from_url(server.url) as client:
+def url(redis_server: RedisServer) -> str:
+    with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
-    return server.url
+    return redis_server.url
 
 
 def calls_granted(*budgets: Budget, each: int) -> int:
@@ -156,6 +149,7 @@ class TestSharedBudget:
             SharedBudget(1, "redis://:secret@127.0.0.1:1/3?socket_timeout=1", KEY)
         assert "secret" not in str(caught.value)
 
+    @pytest.mark.redis
     def test_wrong_password(self) -> None:
         with RedisServer(password="right-secret") as server:
             wrong = server.url.replace("right-secret", "wrong-secret")
@@ -181,6 +175,7 @@ class TestSharedBudget:
             with pytest.raises(SettingsError, match=f"cannot count '{key}'"):
                 SharedBudget(1, url, key)
 
+    @pytest.mark.redis
     def test_lost_server_means_no(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(budget_module, "_RETRIES", 0)
         with RedisServer() as server:
@@ -190,6 +185,7 @@ class TestSharedBudget:
             with pytest.raises(BudgetExhausted, match="No call is sent without it"):
                 budget.spend()
 
+    @pytest.mark.redis
     def test_restarted_server_is_waited_for(self) -> None:
         with RedisServer() as server:
             budget = SharedBudget(10, server.url, KEY)

@@ -569,7 +569,9 @@ def test_the_token_is_nowhere_to_be_seen(
     assert [text for text in shown if TOKEN[:12] in text] == []
 
 
-@pytest.mark.parametrize("kind", [ApiError, *dict.fromkeys(row[2] for row in TABLE), ApiConnectionError])
+@pytest.mark.parametrize(
+    "kind", [ApiError, *dict.fromkeys(row[2] for row in TABLE), ApiConnectionError]
+)
 def test_api_errors_survive_pickling(kind: type[ApiError]) -> None:
     error = kind("Because.", code="code", status=500, trace_id="t")
     error.retry_after = "7"

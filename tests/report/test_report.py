@@ -253,18 +253,11 @@ class TestFiles:
         assert "unsafe" not in html
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[SyncBrowser]:
-    browser = SyncBrowser()
-    yield browser
-    browser.close()
-
-
 Look = Callable[..., Any]
 
 
 @pytest.fixture
-def look(journal: Journal, chromium: SyncBrowser) -> Look:
+def look(journal: Journal, sync_browser: SyncBrowser) -> Look:
     """Open the journal's report, do something on the page, and see that it kept to itself."""
 
     def look(body: Callable[[Any], Any], gallery: int = 10_000, **context: Any) -> Any:
@@ -280,7 +273,7 @@ def look(journal: Journal, chromium: SyncBrowser) -> Look:
             return body(page)
 
         requests: list[str] = []
-        result = on_page(chromium, on, **context)
+        result = on_page(sync_browser, on, **context)
         assert not troubles
         assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
         return result
@@ -455,7 +448,7 @@ class TestHostile:
             assert page.title() == f"Captcha report: {name}"
             assert page.evaluate("window.hacked") is None
 
-        on_page(chromium, body)
+        on_page(sync_browser, body)
 
     def test_policy_stops_a_script_that_got_in_anyway(
         self, journal: Journal, chromium: SyncBrowser
@@ -470,7 +463,7 @@ class TestHostile:
             page.goto(path.as_uri())
             assert page.evaluate("window.hacked") is None
 
-        on_page(chromium, body)
+        on_page(sync_browser, body)
 
 
 class TestScale:
