@@ -15,7 +15,7 @@ from scripts import browser
 
 
 def in_ci() -> bool:
-    """Whether this is continuous integration, where no test may be skipped for want of a program."""
+    """Whether this is a CI run, where no test may be skipped because a program is missing."""
     return os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 

@@ -436,7 +436,7 @@ class TestHostile:
 
         look(body)
 
-    def test_file_name(self, tmp_path: Path, chromium: SyncBrowser) -> None:
+    def test_file_name(self, tmp_path: Path, sync_browser: SyncBrowser) -> None:
         name = "<img src=x onerror=window.hacked=1>$style.db"
         with Journal(tmp_path / name) as journal:
             call(journal)
@@ -451,7 +451,7 @@ class TestHostile:
         on_page(sync_browser, body)
 
     def test_policy_stops_a_script_that_got_in_anyway(
-        self, journal: Journal, chromium: SyncBrowser
+        self, journal: Journal, sync_browser: SyncBrowser
     ) -> None:
         path = written(journal)
         smuggled = (
