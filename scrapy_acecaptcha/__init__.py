@@ -18,7 +18,6 @@ from scrapy_acecaptcha.errors import (
     CaptchaImageError,
     CaptchaNotFound,
     CaptchaUnsolved,
-    JournalError,
     RuleError,
     SettingsError,
 )
@@ -50,7 +49,6 @@ __all__ = [
     "CaptchaResult",
     "CaptchaRule",
     "CaptchaUnsolved",
-    "JournalError",
     "Reading",
     "RuleError",
     "SettingsError",

@@ -11,8 +11,7 @@
     │   ├── CaptchaImageError           no image, not an image, too large, not to be downloaded
     │   ├── CaptchaFormError            a form that cannot or must not be submitted
     │   └── CaptchaUnsolved             every attempt was refused
-    ├── BudgetExhausted                 the budget is used up
-    ├── JournalError                    the journal cannot be written or read
+    ├── BudgetExhausted                 ACECAPTCHA_BUDGET is used up
     └── ApiError                        the recognition API said no, or nothing; has .code
         ├── ApiAuthError                invalid_token, token_expired, token_mismatched, no_token
         ├── ApiBalanceError             used_up, disabled
@@ -118,11 +117,7 @@ class CaptchaUnsolved(CaptchaError):
 
 
 class BudgetExhausted(AceCaptchaError):
-    """As many API calls were sent as the budget allows."""
-
-
-class JournalError(AceCaptchaError):
-    """The journal cannot be written or read, so that no call may be sent."""
+    """As many API calls were sent as ACECAPTCHA_BUDGET allows."""
 
 
 class ApiError(AceCaptchaError):

@@ -47,7 +47,7 @@ class RuleBook:
             if name in self._rules:
                 raise RuleError("is named twice", host=str(host))
             self._rules[name] = rule
-        self._found: dict[str, CaptchaRule | None] = {}
+        self._found: dict[str, tuple[str, CaptchaRule] | None] = {}
         self._overlaid: dict[tuple[str, str], CaptchaRule] = {}
 
     def __len__(self) -> int:
@@ -63,12 +63,31 @@ class RuleBook:
         if own is False:
             return None
         site = site_of(url)
+        named = self._named(site)
+        found = named[1] if named else None
+        return found if own is None or own is True else self._overlay(site, found, own)
+
+    def name_for(self, url: str) -> str | None:
+        """The key of the rule for *url*, None if there is none."""
+        named = self._named(site_of(url))
+        return named[0] if named else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys of all rules."""
+        return tuple(self._rules)
+
+    @property
+    def hosts_asked(self) -> list[str]:
+        """Hosts (with their ports) whose rule was asked for, the first ones first."""
+        return list(dict.fromkeys(site.partition("://")[2] for site in self._found))
+
+    def _named(self, site: str) -> tuple[str, CaptchaRule] | None:
         if site not in self._found:
             if len(self._found) > 10_000:  # a broad crawl meets new hosts all the time
                 self._found.clear()
             self._found[site] = self._search(site)
-        found = self._found[site]
-        return found if own is None or own is True else self._overlay(site, found, own)
+        return self._found[site]
 
     def _overlay(self, site: str, rule: CaptchaRule | None, own: object) -> CaptchaRule:
         where = f'{site.partition("://")[2]} in request.meta["acecaptcha"]'
@@ -85,7 +104,7 @@ class RuleBook:
             self._overlaid[key] = laid
         return self._overlaid[key]
 
-    def _search(self, url: str) -> CaptchaRule | None:
+    def _search(self, url: str) -> tuple[str, CaptchaRule] | None:
         try:
             parts = urlsplit(url)
             port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
@@ -95,7 +114,7 @@ class RuleBook:
         while host:
             for key in (f"{host}:{port}", host):
                 if key in self._rules:
-                    return self._rules[key]
+                    return key, self._rules[key]
             if host.startswith("[") or re.fullmatch(r"[\d.]+", host):  # addresses have no parents
                 return None
             host = host.partition(".")[2]

@@ -43,7 +43,7 @@ def text_of(selector: str) -> str | None:
     """The text that a `text=` selector looks for; None for CSS and XPath."""
     if not selector.startswith("text="):
         return None
-    return _squeeze(selector[len("text=") :].strip("\"'"))
+    return squeeze(selector[len("text=") :].strip("\"'"))
 
 
 def frame_steps(selector: str) -> list[str]:
@@ -76,21 +76,50 @@ def select(root: Selector, selector: str) -> SelectorList[Selector]:
     return root.xpath(to_xpath(selector))
 
 
+_SHOWN_TEXT = (
+    "//text()[not(ancestor::head or ancestor::script or ancestor::style or ancestor::noscript"
+    " or ancestor::template)]"
+)
+# Whatever can be seen without being text.
+_SHOWN_THINGS = (
+    "//img | //svg | //canvas | //iframe | //frame | //object | //embed | //video | //audio"
+    " | //input[not(@type='hidden')] | //select | //textarea | //button"
+)
+_ALERT = re.compile(r"""\b(?:alert|confirm)\s{0,9}\(\s{0,9}(?:"([^"]{1,300})"|'([^']{1,300})')""")
+MAX_SCRIPT = 100_000  # characters of a page's scripts that are searched for alert()
+
+
 def has_text(root: Selector, text: str) -> bool:
     """Whether the page shows *text*, whatever the case and white space, as in Playwright."""
-    shown = root.xpath(
-        "//text()[not(ancestor::head or ancestor::script or ancestor::style or ancestor::noscript)]"
-    ).getall()
+    shown = root.xpath(_SHOWN_TEXT).getall()
     # Two pieces of text are one word (`<b>W</b>rong`) or two (cells of a table).
-    return any(text in _squeeze(glue.join(shown)) for glue in ("", " "))
+    return any(text in squeeze(glue.join(shown)) for glue in ("", " "))
+
+
+def visible_text(root: Selector) -> str:
+    """The text that the page shows, with single spaces and in lower case."""
+    return squeeze(" ".join(root.xpath(_SHOWN_TEXT).getall()))
+
+
+def is_blank(root: Selector) -> bool:
+    """Whether a page has nothing to see: no text, no picture, no control."""
+    return not root.xpath(f"({_SHOWN_THINGS})[1]") and not visible_text(root)
+
+
+def alert_texts(root: Selector) -> list[str]:
+    """What the page's scripts and handlers alert(), written out in them."""
+    sources = root.xpath("//script/text() | //@onload | //@onclick | //@href[contains(., 'alert')]")
+    scripts = "\n".join(sources.getall())[:MAX_SCRIPT]
+    return [squeeze(double or single) for double, single in _ALERT.findall(scripts)]
 
 
 def same_text(shown: str | None, text: str) -> bool:
     """Whether an element that shows *shown* is meant by a `text=` selector for *text*."""
-    return text in _squeeze(shown or "")
+    return text in squeeze(shown or "")
 
 
-def _squeeze(text: str) -> str:
+def squeeze(text: str) -> str:
+    """*text* with single spaces and in lower case."""
     return " ".join(text.split()).casefold()
 
 

@@ -62,16 +62,19 @@ class Asked:
 
     :param came_back: it was a GET, and a redirect led from the form back to its address
     :param stood_elsewhere: the captcha stood at another address, to which the site had redirected
+    :param is_form: what was asked for is the form itself: the spider had sent it
     """
 
     came_back: bool = False
     stood_elsewhere: bool = False
+    is_form: bool = False
 
 
 class Habit(Enum):
     """What the answers of a rule's form have proved to be, once one was looked into."""
 
     UNKNOWN = "unknown"
+    DOUBTED = "looked into once, and the captcha stood there again"
     STAY = "what was asked for"
     RETURN = "another page, such as a thank-you"
 
@@ -121,17 +124,23 @@ def _place(rule: CaptchaRule, answer: Seen, asked: Asked | None, habit: Habit) -
     """Where the page stands that an accepted answer is for."""
     if rule.after != "auto":
         return ACCEPTED if rule.after == "stay" else ASK_AGAIN
-    if asked is None or asked.came_back or rule.fields or answer.kind == "file":
+    if asked is None or asked.came_back or asked.is_form or rule.fields or answer.kind == "file":
         return ACCEPTED
     if rule.success:
         # It is no guess that the answer was right; only where the captcha stood elsewhere, the
         # page on which `success` matched is not the one that was asked for.
         return ASK_AGAIN if asked.stood_elsewhere else ACCEPTED
-    return {Habit.UNKNOWN: LOOK, Habit.STAY: ACCEPTED, Habit.RETURN: ASK_AGAIN}[habit]
+    return {Habit.STAY: ACCEPTED, Habit.RETURN: ASK_AGAIN}.get(habit, LOOK)
 
 
 def judge_again(
-    rule: CaptchaRule, first: Verdict, original: Seen, *, same_text: bool = False
+    rule: CaptchaRule,
+    first: Verdict,
+    original: Seen,
+    asked: Asked | None,
+    habit: Habit = Habit.UNKNOWN,
+    *,
+    same_text: bool = False,
 ) -> tuple[Verdict, Habit]:
     """Judge by what the original request brought this time.
 
@@ -140,14 +149,27 @@ def judge_again(
     :return: the verdict, and what is known of the rule's form from now on
     """
     if first.hand_on == "either":
-        if original.captcha or same_text:
-            return ACCEPTED, Habit.STAY
-        if original.kind == "nothing" or not original.is_ok:
-            return ACCEPTED, Habit.UNKNOWN
-        return Verdict("accepted", "original"), Habit.RETURN
+        return _judge_look(original, asked, habit, same_text)
     if original.captcha or original.kind == "nothing":
-        return REFUSED, Habit.UNKNOWN
-    return Verdict("accepted", hand_on_when_free(rule, original)), Habit.UNKNOWN
+        return REFUSED, habit
+    return Verdict("accepted", hand_on_when_free(rule, original)), habit
+
+
+def _judge_look(
+    original: Seen, asked: Asked | None, habit: Habit, same_text: bool
+) -> tuple[Verdict, Habit]:
+    """Decide between the form's answer and what the original request brought."""
+    if same_text:
+        return ACCEPTED, Habit.STAY
+    if original.captcha:
+        # A check page of its own that is not left for what was asked for tells wrong answers, too,
+        # by a page without a captcha. That a captcha is asked for each time shows at the next look.
+        if asked is not None and asked.stood_elsewhere and habit is Habit.UNKNOWN:
+            return REFUSED, Habit.DOUBTED
+        return ACCEPTED, Habit.STAY
+    if original.kind == "nothing" or not original.is_ok:
+        return ACCEPTED, habit
+    return Verdict("accepted", "original"), Habit.RETURN
 
 
 def hand_on_when_free(rule: CaptchaRule, original: Seen) -> Literal["original", "query"]:

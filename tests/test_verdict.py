@@ -79,6 +79,7 @@ def rule(**fields: Any) -> CaptchaRule:
         ({}, PAGE, BACK, ACCEPTED),
         (QUERY_RULE, PAGE, HERE, ACCEPTED),
         (QUERY_RULE, PAGE, ELSEWHERE, ACCEPTED),
+        ({}, PAGE, Asked(is_form=True), ACCEPTED),
         ({}, PAGE, HERE, LOOK),
         ({}, PAGE, ELSEWHERE, LOOK),
         ({"failure": ".e"}, Seen("page", failure=False), HERE, LOOK),
@@ -125,7 +126,16 @@ def test_a_form_is_looked_into_once(habit: Habit, expected: Verdict) -> None:
 def test_the_original_request_once_more(
     first: Verdict, original: Seen, same_text: bool, expected: Verdict, habit: Habit
 ) -> None:
-    assert judge_again(rule(), first, original, same_text=same_text) == (expected, habit)
+    found = judge_again(rule(), first, original, HERE, same_text=same_text)
+    assert found == (expected, habit)
+
+
+def test_a_check_page_of_its_own_is_looked_into_twice() -> None:
+    """Where a wrong answer may be told without a captcha, the captcha again proves nothing."""
+    assert judge_again(rule(), LOOK, CAPTCHA, ELSEWHERE) == (REFUSED, Habit.DOUBTED)
+    assert judge(rule(), PAGE, ELSEWHERE, Habit.DOUBTED) == LOOK
+    assert judge_again(rule(), LOOK, CAPTCHA, ELSEWHERE, Habit.DOUBTED) == (ACCEPTED, Habit.STAY)
+    assert judge_again(rule(), LOOK, PAGE, ELSEWHERE, Habit.DOUBTED) == (ORIGINAL, Habit.RETURN)
 
 
 @pytest.mark.parametrize(
@@ -142,4 +152,4 @@ def test_the_original_request_once_more(
 def test_an_empty_form_is_not_handed_on(
     fields: dict[str, Any], original: Seen, expected: Verdict
 ) -> None:
-    assert judge_again(rule(**fields), ASK_AGAIN, original)[0] == expected
+    assert judge_again(rule(**fields), ASK_AGAIN, original, HERE)[0] == expected

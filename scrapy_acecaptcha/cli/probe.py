@@ -31,6 +31,8 @@ from scrapy.utils.response import get_base_url
 from scrapy_acecaptcha.cli.http_session import HttpSession
 from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge
 from scrapy_acecaptcha.crawl.inner_requests import InnerRequests
+from scrapy_acecaptcha.crawl.rule_health import AnswerWatch, RuleHealth
+from scrapy_acecaptcha.crawl.waiting import Waits
 from scrapy_acecaptcha.detect.find import AUTO_CONFIDENCE, Candidate, find_captchas, find_widgets
 from scrapy_acecaptcha.errors import AceCaptchaError, RuleError, TokenMissing
 from scrapy_acecaptcha.page.forms import Form, Submission
@@ -195,8 +197,11 @@ async def _probe(options: argparse.Namespace, fields: dict[str, Any], report: _R
             request,
             page,
             rule,
-            InnerRequests(visitor.download, lambda: _REFERER),
-            DEFAULT_MAX_BYTES,
+            requests=InnerRequests(visitor.download, lambda: _REFERER),
+            watch=AnswerWatch(
+                RuleHealth(urlsplit(options.url).netloc, rule, max_refused=0), Waits()
+            ),
+            max_image_bytes=DEFAULT_MAX_BYTES,
         )
         with _step("form"):
             challenge.form().submission("")  # a crawl looks at it before it pays, too
@@ -380,8 +385,9 @@ def _read(
 
 
 def _tell_form(form: Form, sent: Submission, report: _Report) -> None:
-    name = form.input.get("name") or form.input.get("id")
-    report.ok("form", f"{sent.method} {sent.url.partition('?')[0]}, the answer as {name!r}")
+    report.ok(
+        "form", f"{sent.method} {sent.url.partition('?')[0]}, the answer as {form.answer_name!r}"
+    )
     body = urlsplit(sent.url).query if sent.method == "GET" else sent.body.decode("latin-1")
     if sent.method == "POST" and "urlencoded" not in sent.headers.get("Content-Type", ""):
         report.more(f"{sent.headers.get('Content-Type')}, {len(sent.body):,} bytes")

@@ -1,58 +1,44 @@
-"""A captcha found in a Scrapy response: its image, its form, its verdict."""
+"""The captcha of one request in a crawl: its image, its form, what became of an answer."""
 
 from __future__ import annotations
 
-from urllib.parse import urljoin, urlsplit
-from weakref import WeakKeyDictionary
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 from scrapy import Request
-from scrapy.exceptions import IgnoreRequest
+from scrapy.exceptions import (
+    CannotResolveHostError,
+    DownloadConnectionRefusedError,
+    IgnoreRequest,
+)
 from scrapy.http import HtmlResponse, Response, TextResponse
 from scrapy.utils.asyncio import run_in_thread
 from scrapy.utils.response import get_base_url
+from twisted.internet.error import ConnectError, DNSLookupError
 
+from scrapy_acecaptcha.crawl.captcha_page import image_source, rule_for, shows_captcha
+from scrapy_acecaptcha.crawl.evidence import same_text, see
 from scrapy_acecaptcha.crawl.inner_requests import InnerRequests
+from scrapy_acecaptcha.crawl.name_lookup import addresses_of
 from scrapy_acecaptcha.crawl.redirects import same_page
-from scrapy_acecaptcha.detect.find import may_show_captcha, resolve
-from scrapy_acecaptcha.errors import CaptchaFormError, CaptchaImageError
-from scrapy_acecaptcha.page.forms import Form
-from scrapy_acecaptcha.page.image_address import image_address
-from scrapy_acecaptcha.page.images import decode_data_uri, image_format, readable_image
-from scrapy_acecaptcha.page.svg import svg_source
+from scrapy_acecaptcha.crawl.rule_health import AnswerWatch, Facts, digest
+from scrapy_acecaptcha.errors import CaptchaFormError, CaptchaImageError, CaptchaUnsolved, RuleError
+from scrapy_acecaptcha.flow import Outcome
+from scrapy_acecaptcha.hosts import host_of, same_host, space_of
+from scrapy_acecaptcha.page.forms import URLENCODED, Form, Posted, Submission
+from scrapy_acecaptcha.page.images import image_format, readable_image
 from scrapy_acecaptcha.rules import CaptchaRule
-from scrapy_acecaptcha.selectors import has_text, may_have, needed_words, select, text_of
+from scrapy_acecaptcha.verdict import (
+    NOTHING,
+    Asked,
+    Seen,
+    hand_on_when_free,
+    judge,
+    judge_again,
+)
 
-MAX_PAGE_BYTES = 10_000_000
-MAX_MATCHES = 50
-
-
-def shows_captcha(response: Response, rule: CaptchaRule) -> bool:
-    """Whether *response* is an HTML page in which the rule's captcha stands."""
-    if not isinstance(response, HtmlResponse):
-        return False
-    if rule.image == "auto":
-        return _for_page(rule, response) is not None
-    words = needed_words(rule.image)
-    if words is not None and not may_have(response.body, words):
-        return False
-    return bool(select(response.selector, rule.image))
-
-
-# What detection made of a page, so that it looks at each page once.
-_found: WeakKeyDictionary[Response, tuple[CaptchaRule, CaptchaRule | None]] = WeakKeyDictionary()
-
-
-def _for_page(rule: CaptchaRule, page: TextResponse) -> CaptchaRule | None:
-    """*rule* with what it leaves to detection filled in; None if *page* shows no captcha."""
-    if rule.image != "auto":
-        return rule
-    known, found = _found.get(page, (None, None))
-    if known is not rule:
-        found = None
-        if may_show_captcha(page.body):
-            found = resolve(rule, page.selector, get_base_url(page))
-        _found[page] = (rule, found)
-    return found
+QUERY_PAUSES = (0.0, 1.0, 2.0)  # seconds before a query is sent again, without a captcha
+# What tells that a request did not even get to the site.
+_NOT_SENT = (ConnectError, DNSLookupError, CannotResolveHostError, DownloadConnectionRefusedError)
 
 
 class ScrapyChallenge:
@@ -61,6 +47,7 @@ class ScrapyChallenge:
     :param request: what the spider asked for
     :param response: the page that shows a captcha instead
     :param requests: sends what a challenge needs
+    :param watch: is told what became of each answer
     :param max_image_bytes: largest image to accept, in bytes
     """
 
@@ -69,7 +56,9 @@ class ScrapyChallenge:
         request: Request,
         response: Response,
         rule: CaptchaRule,
+        *,
         requests: InnerRequests,
+        watch: AnswerWatch,
         max_image_bytes: int,
     ) -> None:
         self.request = request
@@ -78,14 +67,26 @@ class ScrapyChallenge:
             response.request = request  # Scrapy sets it behind the middlewares
         self.page = response  # the newest page: a captcha's, or in the end the spider's
         self._requests = requests
+        self._watch = watch
         self._max_image_bytes = max_image_bytes
         self._answer_page: Response | None = None
+        self._unsent = ""  # why the newest answer did not reach the site
+        self._image = b""  # digest of the newest
+        self._form: Form | None = None  # the newest with a captcha
+        self._sent: Submission | None = None
         self._is_fresh = False  # self.page was downloaded after the newest answer was sent
 
     @property
     def url(self) -> str:
         """Where the captcha stands."""
         return self.page.url
+
+    @property
+    def shows_captcha(self) -> bool:
+        """Whether the page in hand shows a captcha."""
+        return shows_captcha(self.page, self.rule)
+
+    # The four methods of a challenge
 
     async def image(self) -> bytes:
         """Return the image of the page in hand; it is downloaded once and no more.
@@ -94,11 +95,14 @@ class ScrapyChallenge:
         :raises CaptchaFormError: its form must not be sent, so that reading it would be for nothing
         :raises RuleError: the same, because the form or one of its fields cannot be found
         """
+        await self._watch.begin(self.page.url)
         self._is_fresh = False
-        self.form().submission("")
+        self._form = self.form()
+        await self._check_reachable(self._form.submission(""))
         try:
-            source = self._image_source()
+            source = image_source(self._text_page, self._page_rule.image)
             data = source if isinstance(source, bytes) else await self._fetch(source)
+            self._image = digest(data)
             if image_format(data) == "svg":  # drawing takes its time
                 return await run_in_thread(readable_image, data, self._max_image_bytes)
             return readable_image(data, self._max_image_bytes)
@@ -109,69 +113,170 @@ class ScrapyChallenge:
                 str(error), url=self.page.url, selector=self.rule.image
             ) from None
 
-    def form(self) -> Form:
-        """The form of the page in hand.
-
-        :raises RuleError: it or the field for the answer cannot be found
-        """
-        return Form(
-            self._text_page.text,
-            self._page_rule,
-            url=self.page.url,
-            base_url=get_base_url(self._text_page),
-            encoding=self._text_page.encoding,
-        )
-
     async def submit(self, answer: str) -> None:
         """Send the form of the page in hand.
 
         :raises CaptchaFormError: it must not be sent, or robots.txt forbids it
         :raises RuleError: the form or one of its fields cannot be found
         """
-        sent = self.form().submission(answer)
+        self._sent = self.form().submission(answer)
+        self._answer_page = await self._send(self._sent)
+
+    async def solved(self) -> bool | None:
+        """Judge what the form led to, and have in hand what the spider is to get.
+
+        None if the answer did not reach the site.
+        """
+        is_accepted = await self._judge()
+        outcome: Outcome = "accepted" if is_accepted else "rejected"
+        self._watch.told("unsent" if is_accepted is None else outcome, self._facts())
+        return is_accepted
+
+    async def _judge(self) -> bool | None:
+        asked, method, health = self._asked(), self.request.method, self._watch.health
+        verdict = judge(self.rule, self._answer_seen(), asked, health.habit(method))
+        if verdict.outcome == "unknown":
+            answer, original = self._answer_page, await self._download_again()
+            verdict, habit = judge_again(
+                self.rule,
+                verdict,
+                original,
+                asked,
+                health.habit(method),
+                same_text=answer is not None and same_text(answer, self.page),
+            )
+            health.learn(method, habit)
+        if verdict.outcome == "refused":
+            return None if self._unsent else False
+        if verdict.hand_on == "answer":
+            assert self._answer_page is not None
+            self.page = self._answer_page
+        elif verdict.hand_on == "query":
+            await self.send_query()
+        return True
+
+    async def renew(self) -> bool:
+        """Have a fresh captcha page in hand; False if the site lets us through."""
+        return (self._is_fresh and self.shows_captcha) or not await self.reload()
+
+    async def reload(self) -> bool:
+        """Download what the spider asked for again; True if no captcha stands in the way."""
+        original = await self._download_again()
+        if original.captcha:
+            return False
+        if hand_on_when_free(self.rule, original) == "query":
+            await self.send_query()
+        return not self.shows_captcha
+
+    def close(self) -> None:
+        """Nothing more will be done about this captcha."""
+        self._watch.end()
+
+    def unsolved(self) -> CaptchaUnsolved:
+        """The error for a site that asks for one captcha after the other."""
+        return CaptchaUnsolved(
+            "The site took the answers and asked for another captcha each time",
+            url=self.url,
+            selector=self.rule.image,
+        )
+
+    # The form
+
+    def form(self) -> Form:
+        """The form of the page in hand.
+
+        :raises RuleError: it or the field for the answer cannot be found
+        """
+        return self._form_in_hand()
+
+    def _form_in_hand(self, bare: bool | Form = False) -> Form:
+        return Form(
+            self._text_page.text,
+            self._page_rule,
+            url=self.page.url,
+            base_url=get_base_url(self._text_page),
+            encoding=self._text_page.encoding,
+            posted=_posted(self.request),
+            bare=bare,
+        )
+
+    async def _check_reachable(self, sent: Submission) -> None:
+        """Refuse a form whose host is not to be found, before its captcha is paid for."""
+        assert self.page.request is not None
+        host = host_of(sent.url)
+        if same_host(sent.url, self.page.url) or self.page.request.meta.get("proxy"):
+            return
+        if space_of(host) is None and not await addresses_of(host):
+            raise CaptchaFormError(
+                f"The form is to be sent to {host}, for which there is no address",
+                url=self.page.url,
+            )
+
+    async def _send(self, sent: Submission) -> Response | None:
+        """Send a form; None if no answer came."""
+        self._unsent = ""
         try:
-            self._answer_page = await self._requests.form(self.page, sent, hosts=self.rule.hosts)
+            return await self._requests.form(self.page, sent, hosts=self.rule.hosts)
         except CaptchaFormError:
             raise
         except IgnoreRequest as error:
             raise CaptchaFormError(
                 f"The form at {sent.url} was not sent: {error}", url=self.page.url
             ) from None
-        except Exception:
-            self._answer_page = None
+        except Exception as error:
+            if isinstance(error, _NOT_SENT):
+                self._unsent = f"{type(error).__name__}: {error}"
+            return None
 
-    async def solved(self) -> bool:
-        """Judge the page that the form led to, and go back where the spider wanted to be."""
-        answer_page = self._answer_page
-        if answer_page is None or not self._accepts(answer_page):
-            # A dead end without a captcha (405, 404, 500) says nothing of the answer.
-            return self._is_dead_end(answer_page) and await self.reload()
-        if not self._must_return(answer_page):
-            self.page = answer_page
-            return True
-        if await self.reload():
-            return True
-        if self.rule.after == "auto" and self.rule.fields:
-            # A query form asks for a captcha each time: what it led to is what was wanted.
-            self.page = answer_page
-            return True
-        return False
+    async def send_query(self) -> None:
+        """Send the form of the page in hand, which asks for no captcha, and take what comes.
 
-    def _is_dead_end(self, page: Response | None) -> bool:
-        rule = self.rule
-        return not (rule.success or rule.failure) and (
-            page is None or not shows_captcha(page, rule)
+        :raises CaptchaUnsolved: the site does not answer the query
+        """
+        form_page = self.page
+        told = "nothing"
+        for pause in QUERY_PAUSES:
+            if pause:
+                await self._watch.waits.sleep(pause)
+            self.page = form_page
+            answer = await self._send(self.bare_form().submission(""))
+            if answer is not None:
+                self.page = answer
+                seen = self._see(answer)
+                if seen.captcha or (seen.is_ok and seen.success is not False and not seen.failure):
+                    return
+                told = f"HTTP {answer.status}"
+        raise CaptchaUnsolved(
+            f"The form was sent without a captcha, as it asked for none, and answered by {told}",
+            url=form_page.url,
+            selector=self.rule.image,
         )
 
-    async def renew(self) -> bool:
-        """Have a fresh captcha page in hand; False if the site lets us through."""
-        return self._is_fresh or not await self.reload()
+    def bare_form(self) -> Form:
+        """The query's form on the page in hand, which asks for no captcha.
 
-    async def reload(self) -> bool:
-        """Download what the spider asked for again; True if no captcha stands in the way."""
-        self.page = await self._requests.again(self.request)
-        self._is_fresh = True
-        return not shows_captcha(self.page, self.rule)
+        :raises RuleError: there is none
+        """
+        return self._form_in_hand(bare=self._form or True)
+
+    @property
+    def is_for_the_spider(self) -> bool:
+        """Whether the page asks for a password that only the spider has, as a login does."""
+        try:
+            return self.form().lacks_password
+        except RuleError:
+            return False
+
+    @property
+    def is_bare_form(self) -> bool:
+        """Whether the page in hand is the query's form with no captcha in it."""
+        if not (self.rule.fields or self.rule.success) or not isinstance(self.page, HtmlResponse):
+            return False
+        try:
+            self.bare_form()
+        except RuleError:
+            return False
+        return True
 
     # The image
 
@@ -183,30 +288,7 @@ class ScrapyChallenge:
     @property
     def _page_rule(self) -> CaptchaRule:
         """The rule as it is for the page in hand."""
-        return _for_page(self.rule, self._text_page) or self.rule
-
-    def _image_source(self) -> bytes | str:
-        """The image itself, or the address of it."""
-        if len(self.page.body) > MAX_PAGE_BYTES:
-            raise CaptchaImageError(f"The captcha's page has {len(self.page.body):,} bytes")
-        matches = select(self._text_page.selector, self._page_rule.image)
-        if len(matches) > MAX_MATCHES:
-            raise CaptchaImageError(
-                f"The selector matches {len(matches):,} elements; the captcha is one"
-            )
-        address = image_address(matches[0], self._text_page.selector)
-        if address is None:
-            return svg_source(next(matches[0].root.iter("svg")))
-        if address.strip().lower().startswith("data:"):
-            return decode_data_uri(address)
-        try:
-            url = urljoin(get_base_url(self._text_page), address.strip())
-            scheme = urlsplit(url).scheme
-        except ValueError:  # such as http://[
-            url, scheme = address, ""
-        if scheme not in ("http", "https"):
-            raise CaptchaImageError(f"The captcha's image has the address {url[:80]!r}")
-        return url
+        return rule_for(self._text_page, self.rule) or self.rule
 
     async def _fetch(self, url: str) -> bytes:
         try:
@@ -223,33 +305,72 @@ class ScrapyChallenge:
 
     # The verdict
 
-    def _accepts(self, page: Response) -> bool:
-        success, failure = self.rule.success, self.rule.failure
-        if not isinstance(page, TextResponse) or (
-            not isinstance(page, HtmlResponse)
-            and not (text_of(success or "") or text_of(failure or ""))
-        ):
-            return 200 <= page.status < 300  # the PDF behind the captcha
-        if failure and _matches(page, failure):
-            return False
-        if success:
-            return _matches(page, success)
-        if failure:
-            return True
-        return 200 <= page.status < 300 and not shows_captcha(page, self.rule)
+    def _see(self, response: Response, *, is_bare_form: bool = False) -> Seen:
+        captcha = shows_captcha(response, self.rule)
+        return see(response, self.rule, captcha=captcha, is_bare_form=is_bare_form)
 
-    def _must_return(self, page: Response) -> bool:
-        if self.rule.after != "auto":
-            return self.rule.after == "return"
-        was_redirected = not same_page(self.page.url, self.request.url)
-        return was_redirected and not same_page(page.url, self.request.url)
+    def _answer_seen(self) -> Seen:
+        return NOTHING if self._answer_page is None else self._see(self._answer_page)
+
+    def _asked(self) -> Asked:
+        answer = self._answer_page
+        url = self.request.url
+        return Asked(
+            came_back=(
+                answer is not None
+                and self.request.method == "GET"
+                and bool(answer.request and answer.request.meta.get("redirect_urls"))
+                and same_page(answer.url, url)
+            ),
+            stood_elsewhere=not same_page(self.page.url, url),
+            is_form=self._form is not None and self._form.is_filled_in_again,
+        )
+
+    async def _download_again(self) -> Seen:
+        """Have in hand what the spider asked for, downloaded again.
+
+        :raises CaptchaUnsolved: the download fails
+        """
+        try:
+            self.page = await self._requests.again(self.request)
+        except IgnoreRequest:
+            raise
+        except Exception as error:
+            raise CaptchaUnsolved(
+                f"The page could not be downloaded again: {type(error).__name__}: {error}",
+                url=self.request.url,
+                selector=self.rule.image,
+            ) from error
+        self._is_fresh = True
+        return self._see(self.page, is_bare_form=self.is_bare_form)
+
+    def _facts(self) -> Facts:
+        """What was seen of the newest answer, for a diagnosis."""
+        answer, sent = self._answer_page, self._sent
+        request = None if answer is None else answer.request
+        lost = (
+            request is not None
+            and not request.headers.get("Cookie")
+            and bool(answer is not None and answer.headers.get("Set-Cookie"))
+        )
+        return Facts(
+            image=self._image,
+            captcha_again=answer is not None and shows_captcha(answer, self.rule),
+            cookie_lost=lost,
+            empty_fields=_sent_empty(sent) if sent else (),
+            unsent=self._unsent,
+        )
 
 
-def _matches(page: TextResponse, selector: str) -> bool:
-    """Whether a success or failure selector holds on *page*."""
-    text = text_of(selector)
-    if text is None:
-        return isinstance(page, HtmlResponse) and bool(select(page.selector, selector))
-    if isinstance(page, HtmlResponse):
-        return has_text(page.selector, text)
-    return text in " ".join(page.text.split()).casefold()
+def _posted(request: Request) -> Posted | None:
+    """The form that the spider has sent by *request*, if it has."""
+    kind = (request.headers.get("Content-Type") or b"").decode("latin-1")
+    if request.method != "POST" or not kind.startswith(URLENCODED):
+        return None
+    return Posted(request.url, parse_qs(request.body.decode("latin-1"), keep_blank_values=True))
+
+
+def _sent_empty(sent: Submission) -> tuple[str, ...]:
+    """Names of the fields that a form was sent with nothing in."""
+    query = urlsplit(sent.url).query if sent.method == "GET" else sent.body.decode("latin-1")
+    return tuple(name for name, value in parse_qsl(query, keep_blank_values=True) if not value)

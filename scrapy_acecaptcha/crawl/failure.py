@@ -18,7 +18,6 @@ from scrapy_acecaptcha.errors import (
     ApiError,
     BudgetExhausted,
     CaptchaUnsolved,
-    JournalError,
 )
 from scrapy_acecaptcha.signals import captcha_failed
 
@@ -35,7 +34,7 @@ def again(request: Request) -> Request:
 
 def is_fatal(error: BaseException) -> bool:
     """Whether no other call would fare better, so that the spider has to close."""
-    return isinstance(error, (ApiAuthError, ApiBalanceError, BudgetExhausted, JournalError))
+    return isinstance(error, (ApiAuthError, ApiBalanceError, BudgetExhausted))
 
 
 class FailurePolicy:
@@ -109,6 +108,4 @@ class FailurePolicy:
             reason = "used_up"
         elif isinstance(error, BudgetExhausted):
             reason = "budget_exhausted"
-        elif isinstance(error, JournalError):
-            reason = "journal_failed"
         close_spider(self._crawler, f"acecaptcha_{reason}", error)

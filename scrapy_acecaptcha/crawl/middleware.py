@@ -14,7 +14,8 @@ from scrapy import Request, signals
 from scrapy.exceptions import NotConfigured
 from scrapy.utils.asyncio import create_looping_call
 
-from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge, shows_captcha
+from scrapy_acecaptcha.crawl.captcha_page import shows_captcha
+from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge
 from scrapy_acecaptcha.crawl.crawl_solver import CrawlSolver
 from scrapy_acecaptcha.crawl.failure import FailurePolicy, again
 from scrapy_acecaptcha.crawl.gate import Gate, Session
@@ -27,6 +28,7 @@ from scrapy_acecaptcha.crawl.redirects import (
     original_request,
     original_url,
 )
+from scrapy_acecaptcha.crawl.rule_health import MAX_REFUSED, AnswerWatch, RuleHealths
 from scrapy_acecaptcha.crawl.scrapy_internals import (
     beside_the_limit,
     is_sent,
@@ -80,6 +82,9 @@ class AceCaptchaMiddleware(SolverOwner):
         self.max_image_bytes = whole_number(
             settings, "ACECAPTCHA_MAX_IMAGE_BYTES", DEFAULT_MAX_BYTES, least=1
         )
+        self.healths = RuleHealths(
+            self.rules, whole_number(settings, "ACECAPTCHA_MAX_REFUSED", MAX_REFUSED, least=0)
+        )
         self._inner_requests = InnerRequests.from_crawler(crawler)
         self._waits = Waits()
         self.failure = FailurePolicy(crawler, self._waits, self._count)
@@ -117,12 +122,13 @@ class AceCaptchaMiddleware(SolverOwner):
         self._tick.start(TICK_SECONDS, now=False)
         self._progress.start()
 
-    async def spider_closed(self, spider: Spider, reason: str) -> None:
-        """Close the connections to the API, and the journal."""
+    def spider_closed(self, spider: Spider, reason: str) -> None:
+        """Close the connections to the API, and the books."""
         if self._tick.running:
             self._tick.stop()
         self._progress.stop()
-        await self.solver.close_async(finished=reason == "finished")
+        self.healths.crawl_ends(spider)
+        self.solver.close(finished=reason == "finished")
 
     def response_received(self, response: Response, request: Request, spider: Spider) -> None:
         """The spider gets *response*, and may hand its meta on to other requests."""
@@ -193,17 +199,40 @@ class AceCaptchaMiddleware(SolverOwner):
             visit.end()
             if "playwright" in response.flags:
                 return await self._hand_over_visit(visit, request, response)
-        if rule is None or not shows_captcha(response, rule):
-            return response
-        self._count("challenges")
+        return response if rule is None else await self._look_at(request, response, rule, stale)
+
+    async def _look_at(
+        self, request: Request, response: Response, rule: CaptchaRule, stale: bool
+    ) -> Request | Response:
+        """Pass the captcha of a page under a rule, if it shows one."""
+        is_captcha = shows_captcha(response, rule)
+        self.healths.page_seen(request.url, rule, response, is_captcha)
+        key = self._session_key(request)
+        if not is_captcha and not (rule.fields and self.gate.solved_since(key, 0)):
+            return response  # it has never shown one, or this is what was asked for
         challenge = ScrapyChallenge(
             original_request(request),
             response,
             rule,
-            self._inner_requests,
-            self.max_image_bytes,
+            requests=self._inner_requests,
+            watch=AnswerWatch(self.healths.of(request.url, rule), self._waits),
+            max_image_bytes=self.max_image_bytes,
         )
-        return await self._answer(challenge, self._session_key(request), stale)
+        if not is_captcha and not challenge.is_bare_form:
+            return response
+        if is_captcha and challenge.is_for_the_spider:
+            self._tell_of_login(response, rule)
+            return response
+        return await self._answer(challenge, key, stale)
+
+    def _tell_of_login(self, response: Response, rule: CaptchaRule) -> None:
+        logger.info(
+            "The page %(url)s is handed on as it is, though it shows a captcha (%(image)s): its "
+            "form asks for a password, and empty ones would lock the account. The captcha is "
+            "solved when the spider posts the form; or give the rule `fields`",
+            {"url": response.url, "image": rule.image},
+            extra={"spider": self.crawler.spider},
+        )
 
     async def process_exception(self, request: Request, exception: Exception) -> Request | None:
         """Let *request* land, and deal with a captcha that was not solved in the browser."""
@@ -223,10 +252,23 @@ class AceCaptchaMiddleware(SolverOwner):
         self, challenge: ScrapyChallenge, key: Hashable | None, stale: bool
     ) -> Request | Response:
         """The page behind the captcha, or the request once more; or raise what went wrong."""
+        result = None
         try:
-            result = await self._pass(challenge, key, stale)
+            if not challenge.shows_captcha:  # the session has been let through meanwhile
+                await challenge.send_query()
+            # A query that was sent again without a captcha may ask for one after all.
+            for _ in range(self.solver.max_attempts):
+                if not challenge.shows_captcha:
+                    break
+                self._count("challenges")
+                result = await self._pass(challenge, key, stale)
+                stale = False
+            else:
+                raise challenge.unsolved()
         except (Stopped, AceCaptchaError) as error:
             return self.failure.request_after(challenge.request, error)
+        finally:
+            challenge.close()
         return self._hand_over(challenge, result)
 
     # In the browser
@@ -313,6 +355,8 @@ class AceCaptchaMiddleware(SolverOwner):
         finally:
             self.solver.update_stats()
             self._count("elapsed_seconds", time.monotonic() - started)
+        if not result.answer:  # the site asks for no captcha any more, and took no answer
+            return result
         self._count("solved")
         spider = self.crawler.spider
         logger.info(
@@ -332,7 +376,7 @@ class AceCaptchaMiddleware(SolverOwner):
         page = challenge.page
         assert page is not None
         page.request = challenge.request
-        if result is not None:
+        if result is not None and result.answer:
             page.flags.append("acecaptcha")
             challenge.request.meta["acecaptcha_result"] = {
                 "answer": result.answer,

@@ -8,9 +8,11 @@ order of the values. The tests compare the outcome with what Chromium sends.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote, quote_plus, urljoin, urlsplit
 
 from form2request import form2request
 from parsel import Selector
@@ -26,6 +28,8 @@ from scrapy_acecaptcha.selectors import same_text, select, text_of
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
+
+MAX_FORMS = 20  # of a page, among which one without its captcha is looked for
 
 _CONTROLS = "self::input or self::select or self::textarea or self::button"
 _BUTTON_TYPES = {"button", "reset", "submit", "image"}
@@ -63,6 +67,16 @@ def leaves_site(url: str) -> str:
 _FORM_END = "<?form-end>"  # a comment to HTML parsers, set before each </form>
 
 
+class Posted(NamedTuple):
+    """A form that the spider has sent itself.
+
+    :param url: where it was sent
+    """
+
+    url: str
+    values: Mapping[str, list[str]]
+
+
 class _Entry(NamedTuple):
     name: str
     value: str
@@ -76,11 +90,22 @@ class Form:
     :param url: the page's address
     :param base_url: what relative addresses are relative to
     :param encoding: the page's encoding, as Scrapy names it
+    :param posted: what the spider sent itself; if it was this form, it is filled in again
+    :param bare: the form has no captcha, as once a session has been let through; it is told by the
+        rule's ``fields``, or by the earlier form that is given here
     :raises RuleError: there is no such form or field, or more than one that could be meant
     """
 
     def __init__(
-        self, html: str, rule: CaptchaRule, *, url: str, base_url: str, encoding: str
+        self,
+        html: str,
+        rule: CaptchaRule,
+        *,
+        url: str,
+        base_url: str,
+        encoding: str,
+        posted: Posted | None = None,
+        bare: bool | Form = False,
     ) -> None:
         self.rule = rule
         self.url = url
@@ -88,13 +113,16 @@ class Form:
         marked = re.sub(r"(?=</form[\s>/])", _FORM_END, html, flags=re.IGNORECASE)
         self._page = Selector(text=marked, type="html", base_url=base_url)
         self._forms = _forms_of(self._page.root)
-        self._form = self._find_form()
-        self._controls = self._all_controls()
+        self._form = self._find_bare_form(bare) if bare else self._find_form()
+        self._controls = self._controls_of(self._form)
         self._typed: dict[Any, str] = {}
         self._added: list[_Entry] = []
         self._page_encoding = _browser_encoding(encoding)
         self.encoding = _accepted(self._form.get("accept-charset")) or self._page_encoding
-        self.input = self._find_input()
+        self.input = None if bare else self._find_input()
+        self.is_filled_in_again = posted is not None and self._is_sent_to(posted.url)
+        if posted is not None and self.is_filled_in_again:
+            self._fill_in_again(posted.values)
 
     def submission(self, answer: str) -> Submission:
         """Fill in *answer* and the rule's fields and press the button.
@@ -105,7 +133,8 @@ class Form:
         """
         for name, value in self.rule.fields.items():
             self._fill(name, value)
-        self._typed[self.input] = answer
+        if self.input is not None:
+            self._typed[self.input] = answer
         button = self._button()
         entries = self._entries(button)
         try:
@@ -153,12 +182,30 @@ class Form:
             "there is no form around the captcha; name it, or use Playwright if scripts send it",
         )
 
-    def _all_controls(self) -> list[Any]:
-        """The form's controls in the document's order, those tied to it by form="id" too."""
+    def _find_bare_form(self, earlier: bool | Form) -> Any:
+        forms = [form.root for form in self._page.xpath("//form")]
+        if self.rule.form:
+            forms = [self._find_form()]
+        for form in forms[:MAX_FORMS]:
+            names = {control.get("name") for control in self._controls_of(form)}
+            if self.rule.fields and names.issuperset(self.rule.fields):
+                return form
+            if isinstance(earlier, Form) and earlier.is_like(names):
+                return form
+        raise self._wrong("form", "the form is not on the page any more")
+
+    def is_like(self, names: set[str]) -> bool:
+        """Whether a form with controls of these *names* is this one, without the captcha."""
+        mine = {control.get("name") for control in self._controls}
+        typed = {c.get("name") for c in self._controls if is_text(c) and c is not self.input}
+        return bool(typed) and typed <= names <= mine
+
+    def _controls_of(self, form: Any) -> list[Any]:
+        """The controls of *form* in the document's order, those tied to it by form="id" too."""
         return [
             control.root
             for control in self._page.xpath(f"//*[{_CONTROLS}][not(ancestor::template)]")
-            if self._form_of(control.root) is self._form
+            if self._form_of(control.root) is form
         ]
 
     def _form_of(self, element: Any) -> Any:
@@ -217,6 +264,35 @@ class Form:
         return buttons[0] if buttons else None
 
     # Filling in
+
+    @property
+    def answer_name(self) -> str:
+        """The name under which the answer is sent; empty if the form takes none."""
+        return "" if self.input is None else str(self.input.get("name") or self.input.get("id"))
+
+    @property
+    def lacks_password(self) -> bool:
+        """Whether it asks for a password that neither the rule nor the spider has given."""
+        return any(
+            _type(control) == "password"
+            and control is not self.input
+            and control.get("name") not in self.rule.fields
+            and not self._typed.get(control, control.get("value"))
+            for control in self._controls
+        )
+
+    def _is_sent_to(self, url: str) -> bool:
+        target = urljoin(self._page.root.base_url or self.url, self._form.get("action") or self.url)
+        return str(target).partition("?")[0].rstrip("/") == url.partition("?")[0].rstrip("/")
+
+    def _fill_in_again(self, values: Mapping[str, list[str]]) -> None:
+        """Fill in what the spider had, but for what the page brings anew, as its tokens."""
+        fresh = {c.get("name") for c in self._controls if _type(c) == "hidden" and c.get("value")}
+        own = {*fresh, *self.rule.fields, self.input.get("name") if self.input is not None else ""}
+        known = {c.get("name") for c in self._controls if _type(c) not in _BUTTON_TYPES}
+        for name in known & set(values) - own:
+            with suppress(RuleError):  # an option that is not there any more
+                self._fill(name, values[name])
 
     def _fill(self, name: str, value: Any) -> None:
         """Set the control called *name*, whatever its kind; add one that scripts would add."""

@@ -172,7 +172,7 @@ async def test_failing_pages_are_retried_beside_the_gate(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("concurrency", "at_most"), [(1, 30), (8, 60)])
+@pytest.mark.parametrize(("concurrency", "at_most"), [(1, 31), (8, 60)])
 @ensureDeferred
 async def test_a_wall_that_asks_again_after_ten_pages(
     site: CaptchaSite, api: ApiStub, settings: Any, concurrency: int, at_most: int

@@ -1,0 +1,79 @@
+"""What a Scrapy response shows, summed up for the verdict."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scrapy.http import HtmlResponse, Response, TextResponse
+from scrapy.utils.python import binary_is_text
+
+from scrapy_acecaptcha.rules import CaptchaRule
+from scrapy_acecaptcha.selectors import (
+    alert_texts,
+    has_text,
+    is_blank,
+    select,
+    squeeze,
+    text_of,
+    visible_text,
+)
+from scrapy_acecaptcha.verdict import Seen
+
+
+def see(
+    response: Response, rule: CaptchaRule, *, captcha: bool, is_bare_form: bool = False
+) -> Seen:
+    """Sum up what *response* shows.
+
+    :param captcha: the rule's captcha stands on it
+    :param is_bare_form: it is the query's form, with no captcha in it
+    """
+    return Seen(
+        _kind(response),
+        status=response.status,
+        is_blank=_is_blank(response),
+        captcha=captcha,
+        success=None if rule.success is None else matches(response, rule.success),
+        failure=None if rule.failure is None else matches(response, rule.failure),
+        is_bare_form=is_bare_form,
+    )
+
+
+def _kind(response: Response) -> Literal["page", "text", "file"]:
+    if isinstance(response, HtmlResponse):
+        return "page"
+    # Nobody sends "wrong code" as an attachment.
+    is_attachment = b"attachment" in (response.headers.get("Content-Disposition") or b"").lower()
+    is_text = isinstance(response, TextResponse) or binary_is_text(response.body[:5000])
+    return "text" if is_text and not is_attachment else "file"
+
+
+def _is_blank(response: Response) -> bool:
+    if isinstance(response, HtmlResponse):
+        return is_blank(response.selector)
+    return not response.body.strip()
+
+
+def matches(response: Response, selector: str) -> bool:
+    """Whether a `success` or `failure` selector holds on *response*.
+
+    ``text=`` is looked for in what the page shows, in what its scripts alert(), and in plain text;
+    CSS and XPath match HTML only.
+    """
+    text = text_of(selector)
+    if isinstance(response, HtmlResponse):
+        if text is None:
+            return bool(select(response.selector, selector))
+        return has_text(response.selector, text) or any(
+            text in said for said in alert_texts(response.selector)
+        )
+    if text is None or not isinstance(response, TextResponse):
+        return False
+    return text in squeeze(response.text)
+
+
+def same_text(one: Response, other: Response) -> bool:
+    """Whether two responses show the same text."""
+    if isinstance(one, HtmlResponse) and isinstance(other, HtmlResponse):
+        return visible_text(one.selector) == visible_text(other.selector)
+    return one.body == other.body

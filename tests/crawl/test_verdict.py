@@ -1,0 +1,382 @@
+"""Sites that tell right and wrong answers in their own ways: what the spider gets of each."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, redirect, request, session
+from pytest_twisted import ensureDeferred
+from scrapy import FormRequest, Request
+
+from scrapy_acecaptcha import CaptchaUnsolved
+from tests.crawling import CollectingSpider, Crawl, run_crawl
+from tests.site.drawing import Gallery
+from tests.site.server import Server
+from tests.stub import ApiStub
+
+RULE = {"image": "#captcha", "input": "[name=code]"}
+FORM = (
+    "<form method=post action='{action}'>{fields}<img id=captcha src=/captcha.png>"
+    "<input name=code><button>Go</button></form>"
+)
+Answer = Callable[[bool, str], Any]
+
+
+class Register:
+    """A site whose `view` a test makes up of what is here.
+
+    `solved`, `wrong`: submissions; `asked`: addresses asked for, in order.
+    """
+
+    def __init__(self) -> None:
+        self.gallery = Gallery()
+        self.lock = threading.Lock()
+        self.app = Flask("register")
+        self.app.secret_key = "not a secret"
+        self.app.add_url_rule("/captcha.png", view_func=self._image)
+        self.app.add_url_rule("/<path:path>", "page", self._page, methods=["GET", "POST"])
+        self._drawn = 0
+        self.texts: dict[int, str] = {}
+        self.reset(lambda path: "")
+
+    def reset(self, view: Callable[[str], Any]) -> None:
+        self.view = view
+        self.solved = self.wrong = 0
+        self.asked: list[str] = []
+        self.posted: list[dict[str, str]] = []
+
+    def form(self, action: str = "", fields: str = "", message: str = "") -> str:
+        return f"<title>Check</title><p>{message}</p>" + FORM.format(action=action, fields=fields)
+
+    def record(self, path: str) -> str:
+        return f"<title>Record</title><h1 class=record>Record {path.rpartition('/')[2]}</h1>"
+
+    def is_right(self) -> bool:
+        """Judge the answer that was sent; each is good for one try."""
+        expected = self.texts.get(session.pop("drawn", 0), "")
+        is_right = bool(expected) and request.form.get("code") == expected
+        with self.lock:
+            self.posted.append(dict(request.form))
+            self.solved += is_right
+            self.wrong += not is_right
+        return is_right
+
+    def _page(self, path: str) -> Any:
+        with self.lock:
+            self.asked.append(f"{request.method} /{path}")
+        return self.view(path)
+
+    def _image(self) -> Any:
+        with self.lock:
+            self._drawn += 1
+            number = session["drawn"] = self._drawn
+        self.texts[number] = f"{number:05d}".translate(str.maketrans("0158", "AHMW"))
+        image = self.gallery.png(self.texts[number])
+        return io.BytesIO(image).getvalue(), {"Content-Type": "image/png"}
+
+
+@pytest.fixture(scope="module")
+def _register() -> Iterator[Register]:
+    made = Register()
+    server = Server(made.app)
+    made.url = server.url  # type: ignore[attr-defined]
+    server.start()
+    yield made
+    server.stop()
+
+
+@pytest.fixture
+def register(_register: Register) -> Register:
+    _register.reset(lambda path: "")
+    return _register
+
+
+@pytest.fixture
+def reader(register: Register) -> Iterator[ApiStub]:
+    with ApiStub(register.gallery.answer) as stub:
+        yield stub
+
+
+def crawl(
+    register: Any,
+    reader: ApiStub,
+    start: list[Any],
+    rule: dict[str, Any] | None = None,
+    **more: Any,
+) -> Any:
+    spider = more.pop("spider", CollectingSpider)
+    host = register.url.partition("://")[2]
+    settings = {
+        "ACECAPTCHA_API_BASE_URL": reader.url,
+        "ACECAPTCHA_RULES": {host: {**RULE, **(rule or {})}},
+        **more,
+    }
+    return run_crawl(
+        [f"{register.url}{one}" if isinstance(one, str) else one for one in start],
+        settings,
+        spider=spider,
+    )
+
+
+def wall(register: Register, told: Answer) -> Callable[[str], Any]:
+    """A wall in place, whose answers are told by *told*; one right answer opens it."""
+
+    def view(path: str) -> Any:
+        if request.method == "POST":
+            is_right = register.is_right()
+            session["free"] = session.get("free") or is_right
+            return told(is_right, path)
+        return register.record(path) if session.get("free") else register.form()
+
+    return view
+
+
+WAYS: dict[str, Answer] = {
+    "alert": lambda ok, path: (
+        redirect(f"/{path}") if ok else "<script>alert('Wrong code');history.back()</script>"
+    ),
+    "json": lambda ok, path: {"ok": ok},
+    "text": lambda ok, path: ("done" if ok else "error", {"Content-Type": "text/plain"}),
+    "empty": lambda ok, path: redirect(f"/{path}") if ok else "",
+    "error": lambda ok, path: redirect(f"/{path}") if ok else ("No", 403),
+    "thanks": lambda ok, path: "<p>Thank you</p>" if ok else register_form("Wrong, once more"),
+    "home": lambda ok, path: redirect("/home") if ok else register_form("Wrong"),
+    "script": lambda ok, path: (
+        f"<script>location.href = '/{path}'</script>" if ok else register_form("Wrong")
+    ),
+}
+
+
+def register_form(message: str) -> str:
+    return f"<p>{message}</p>" + FORM.format(action="", fields="")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("script", [[], ["WRONG"]], ids=["right", "wrong first"])
+@ensureDeferred
+async def test_a_wall_in_place_brings_what_was_asked_for(
+    register: Register, reader: ApiStub, way: str, script: list[str]
+) -> None:
+    register.view = wall(register, WAYS[way])
+    reader.script += script
+    done: Crawl = await crawl(register, reader, [f"/r/{i}" for i in range(3)])
+    assert done.errors == []
+    assert done.records == ["Record 0", "Record 1", "Record 2"]
+    assert len(reader.calls) == register.solved + register.wrong == 1 + len(script)
+    assert done.stats["solved"] == 1
+    assert done.stats.get("rejected", 0) == len(script)
+
+
+@ensureDeferred
+async def test_a_form_is_looked_into_once(register: Register, reader: ApiStub) -> None:
+    """One download more on a rule's first solve, and none after that."""
+
+    def view(path: str) -> Any:
+        if request.method == "POST" and register.is_right():
+            return register.record(path)
+        return register.form()
+
+    register.view = view
+    done: Crawl = await crawl(register, reader, [f"/r/{i}" for i in range(3)])
+    assert done.records == ["Record 0", "Record 1", "Record 2"]
+    assert register.asked == [
+        *("GET /r/0", "POST /r/0", "GET /r/0"),
+        *("GET /r/1", "POST /r/1"),
+        *("GET /r/2", "POST /r/2"),
+    ]
+
+
+@ensureDeferred
+async def test_a_post_that_meets_a_wall_brings_the_page_of_a_post(
+    register: Register, reader: ApiStub
+) -> None:
+    def view(path: str) -> Any:
+        if not session.get("free"):
+            if "code" in request.form and register.is_right():
+                session["free"] = True
+                return redirect(f"/{path}")
+            return register.form()
+        return register.record(f"{path}/1" if request.method == "POST" else f"{path}/0")
+
+    register.view = view
+    post = Request(f"{register.url}/list", method="POST", body="page=2")  # type: ignore[attr-defined]
+    done: Crawl = await crawl(register, reader, [post])
+    assert done.records == ["Record 1"]
+    assert done.stats["solved"] == 1
+
+
+@ensureDeferred
+async def test_an_empty_form_is_sent_again_without_a_captcha(
+    register: Register, reader: ApiStub
+) -> None:
+    """A query is answered 403, but the session has been let through meanwhile."""
+
+    def view(path: str) -> Any:
+        fields = "<input name=q>"
+        if request.method == "GET":
+            bare = f"<form method=post>{fields}<button>Go</button></form>"
+            return bare if session.get("free") else register.form(fields=fields)
+        if not session.get("free"):
+            if not register.is_right():
+                return register.form(fields=fields)
+            session["free"] = True
+            return "You searched a second ago", 403
+        return register.record(f"x/{request.form['q']}")
+
+    register.view = view
+    done: Crawl = await crawl(register, reader, ["/search"], {"fields": {"q": "7"}})
+    assert done.records == ["Record 7"]
+    assert len(reader.calls) == 1
+
+
+@ensureDeferred
+async def test_a_session_let_through_meanwhile_still_gets_its_query(
+    register: Register, reader: ApiStub
+) -> None:
+    def view(path: str) -> Any:
+        fields = "<input name=q>"
+        if request.method == "GET":
+            bare = f"<form method=post>{fields}<button>Go</button></form>"
+            return bare if session.get("free") else register.form(fields=fields)
+        session["free"] = session.get("free") or register.is_right()
+        return register.record(f"x/{request.form['q']}") if session["free"] else register.form()
+
+    register.view = view
+    start = [
+        Request(
+            f"{register.url}/search?{i}",  # type: ignore[attr-defined]
+            meta={"acecaptcha": {"fields": {"q": str(i)}}},
+        )
+        for i in range(5)
+    ]
+    done: Crawl = await crawl(register, reader, start, CONCURRENT_REQUESTS=4)
+    assert done.errors == []
+    assert done.records == [f"Record {i}" for i in range(5)]
+    assert len(reader.calls) == 1
+
+
+class LoginSpider(CollectingSpider):
+    """Logs in by the form of the page, as Scrapy's documentation shows."""
+
+    def parse(self, response: Any) -> Any:
+        yield FormRequest.from_response(
+            response, formdata={"user": "me", "password": "secret"}, callback=self.keep
+        )
+
+
+@ensureDeferred
+async def test_the_spiders_own_login(register: Register, reader: ApiStub) -> None:
+    fields = (
+        "<input name=user><input type=password name=password><input type=hidden name=t value={}>"
+    )
+
+    def view(path: str) -> Any:
+        if request.method == "POST" and register.is_right() and request.form["password"]:
+            return register.record("in/1")
+        return register.form(fields=fields.format(len(register.asked)))
+
+    register.view = view
+    done: Crawl = await crawl(register, reader, ["/login"], spider=LoginSpider)
+    assert done.records == ["Record 1"]
+    assert [(one["user"], one["password"]) for one in register.posted] == [("me", "secret")] * 2
+    assert register.posted[-1]["t"] == "2"  # the page's newest token, not the one that was posted
+    assert len(reader.calls) == 1
+
+
+@ensureDeferred
+async def test_a_page_on_which_success_matches_is_no_wall(
+    register: Register, reader: ApiStub
+) -> None:
+    """Result pages of WebForms show the captcha for the next search again."""
+
+    def view(path: str) -> Any:
+        if request.method == "POST" and register.is_right():
+            session["found"] = True
+        elif request.form.get("page") is None or not session.get("found"):
+            return register.form()
+        page = request.form.get("page", "1")
+        return f"<div id=results></div>{register.record(f'x/{page}')}{register.form()}"
+
+    register.view = view
+
+    class Paging(CollectingSpider):
+        def parse(self, response: Any) -> Any:
+            self.keep(response)
+            yield FormRequest(response.url, formdata={"page": "2"}, callback=self.keep)
+
+    rule = {"success": "#results", "after": "stay"}
+    done: Crawl = await crawl(register, reader, ["/search"], rule, spider=Paging)
+    assert done.records == ["Record 1", "Record 2"]
+    assert len(reader.calls) == 1
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@ensureDeferred
+async def test_a_rule_that_can_never_succeed_is_suspended(
+    register: Register, reader: ApiStub, concurrency: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def view(path: str) -> Any:
+        if request.method == "POST":
+            register.is_right()
+        return register.form()
+
+    register.view = view
+    done: Crawl = await crawl(
+        register,
+        reader,
+        [f"/r/{i}" for i in range(10)],
+        {"session": False},
+        ACECAPTCHA_MAX_REFUSED=5,
+        CONCURRENT_REQUESTS=concurrency,
+    )
+    assert len(reader.calls) == 5
+    assert done.pages == []
+    assert [type(error) for error in done.errors] == [CaptchaUnsolved] * 10
+    told = [r.getMessage() for r in caplog.records if "is suspended until" in r.getMessage()]
+    assert len(told) == 1
+    assert "5 answers in a row were not taken" in told[0]
+    assert "`success`" in told[0]
+
+
+@ensureDeferred
+async def test_a_rule_that_matches_nothing_is_told_of_once(
+    register: Register, reader: ApiStub, caplog: pytest.LogCaptureFixture
+) -> None:
+    register.view = lambda path: register.form()
+    done: Crawl = await crawl(
+        register, reader, [f"/r/{i}" for i in range(25)], {"image": "#capcha"}
+    )
+    assert len(done.pages) == 25
+    told = [r.getMessage() for r in caplog.records if "has matched none" in r.getMessage()]
+    assert len(told) == 1
+    assert "#capcha" in told[0]
+    assert "#captcha" in told[0]  # what detection sees there
+
+
+@ensureDeferred
+async def test_a_rule_whose_host_nobody_asked_for_is_told_of(
+    register: Register, reader: ApiStub, caplog: pytest.LogCaptureFixture
+) -> None:
+    register.view = register.record
+    await crawl(register, reader, ["/r/1"], ACECAPTCHA_RULES={"www.example.org": RULE})
+    told = [r.getMessage() for r in caplog.records if "was never used" in r.getMessage()]
+    assert len(told) == 1
+    assert "www.example.org" in told[0]
+    assert register.url.partition("://")[2] in told[0]  # type: ignore[attr-defined]
+
+
+@ensureDeferred
+async def test_an_answer_that_did_not_reach_the_site_is_not_refused(
+    register: Register, reader: ApiStub
+) -> None:
+    """Nothing listens where the form leads."""
+    register.view = lambda path: register.form(action="http://127.0.0.1:9/x")
+    done: Crawl = await crawl(register, reader, ["/r/1"], {"max_attempts": 1}, RETRY_TIMES=0)
+    assert isinstance(done.error, CaptchaUnsolved)
+    assert done.stats["api_requests"] == 1
+    assert "rejected" not in done.stats
+    assert done.stats["unsent"] == 1
