@@ -5,25 +5,62 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
 
-class Said(NamedTuple):
-    """Something that speaks for a captcha.
+class Match(NamedTuple):
+    """Words that speak for a captcha.
 
-    :param weight: how much, 0 to 1
+    :param kind: what kind of words: the key of their weight in scoring.WEIGHTS
     :param words: what was read
     """
 
-    weight: float
+    kind: str
     words: str
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether hardly anything but a captcha is called so."""
+        return self.kind in ("sure name", "likely name")
+
+
+_ENDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])")
+_EXTENSION = re.compile(r"\.[A-Za-z]{2,5}\d?$")
 
 
 def spelled(identifier: str) -> str:
     """Spell a name as words: `imgCaptcha_02` as `img captcha 02`."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=\D)(?=\d)|(?<=\d)(?=[A-Za-z])", " ", identifier)
-    return " ".join(re.findall(r"\w+", apart.replace("_", " "))).lower()
+    return " ".join(re.findall(r"[^\W_]+", _ENDS.sub(" ", identifier))).lower()
+
+
+def spelled_apart(names: Iterable[str]) -> str:
+    """Names as words, with a bar between them, so that no two are read as one."""
+    return " | ".join(filter(None, map(spelled, names)))
+
+
+def path_words(path: str) -> list[str]:
+    """The segments of an address's path or query, each as words.
+
+    Without the file's extension, and without tokens that look random: they are no words.
+    """
+    segments = re.split(r"[/?&;]", path)
+    return [_chosen(_EXTENSION.sub("", segment)) for segment in segments if segment]
+
+
+def _chosen(segment: str) -> str:
+    tokens = re.findall(r"[^\W_]+", segment)
+    return spelled(" ".join(token for token in tokens if not looks_random(token)))
+
+
+def looks_random(token: str) -> bool:
+    """Whether nobody would have chosen *token* as a name: `3f9a0c21`, `xQrT9k`."""
+    parts = _ENDS.split(token)
+    if len(parts) > 2 and len(token) < 3 * len(parts):
+        return True
+    has_digit = any(map(str.isdigit, token))
+    return len(token) > 24 or (has_digit and len(token) > 5 and not token.strip("0123456789abcdef"))
 
 
 # Widgets that are no text captchas, though their names say so.
@@ -46,49 +83,69 @@ WIDGETS = {
     "a slider": r"slider?-?(?:captcha|verify)|(?:captcha|verify)-?slide",
 }
 _WIDGET = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in WIDGETS.items()}
+_ANY_WIDGET = re.compile("|".join(WIDGETS.values()), re.IGNORECASE)
 
 
 def widget(said: str) -> str | None:
     """The widget that an element is part of which says *said*; None for elements of none."""
+    if not _ANY_WIDGET.search(said):
+        return None
     return next((name for name, pattern in _WIDGET.items() if pattern.search(said)), None)
 
 
 # Names of images, as spelled() gives them.
 _PICTURE = r"(?:img|image|pic|picture|gif|jpe?g|png|photo|resm|resim|bild|imagen|imagem|immagine)"
+_THING = rf"(?:code|kod\w{{0,4}}|num(?:ber)?s?\b|no\b|{_PICTURE}\b)"
 _SURE_NAME = re.compile(
-    r"k?ca[pt]{1,2}t?cha|kaptcha|\byzm|\byan ?zheng|sec ?code|\bv ?code|\bver ?code|secur ?image|"
-    r"(?:re|image|img) ?reg\b|free ?cap\b|turing|human ?(?:verify|check)|num ?gen\b|jpeg image|"
-    r"(?:verif\w*|valid\w*|check|confirm\w*|auth\w*|rand\w*|secur\w*|secret|guvenlik|dogrulama|"
-    r"sicherheits?|spam|ident\w*) ?(?:code|kod\w*|num(?:ber)?s?\b|no\b|"
-    rf"{_PICTURE}\w*)|{_PICTURE}\w* ?(?:code|verif\w*|valid\w*|check|confirm|rand\w*)|"
-    rf"\bcode ?(?:{_PICTURE}|num)|mode confirm|anti ?(?:spam|bot|robot)|visual ?(?:conf|verif)"
+    r"(?:kap|k?ca[pt]{1,2})t?cha|\byzm|\byan ?zheng|sec ?code|\bver ?code|\bturing|"
+    r"\bv ?code|free ?cap\b|(?:verif\w{0,10}|valid\w{0,8}|confirm\w{0,8}|secur\w{0,6}) ?code|"
+    r"\b(?:check|auth|rand(?:om)?|rnd|img|image|pic) ?code"
+)
+_LIKELY_NAME = re.compile(
+    rf"(?:verif\w{{0,10}}|valid\w{{0,8}}|confirm\w{{0,8}}|secur\w{{0,6}}|secret|guvenlik|dogrulama|"
+    rf"sicherheits?|spam) ?{_THING}|"
+    rf"\b(?:check|auth(?:en\w{{0,10}})?|rand(?:om)?|rnd|ident\w{{0,10}}) ?{_THING}|"
+    rf"\b{_PICTURE} ?(?:code|verif\w{{0,10}}|valid\w{{0,8}}|check|confirm|rand)|"
+    rf"\bcode ?(?:{_PICTURE}|num)|mode confirm|anti ?(?:spam|bot|robot)|visual ?(?:conf|verif)|"
+    r"human ?(?:verify|check)|\b(?:image|img) ?reg\b|num ?gen\b|jpeg image"
 )
 _HINT_NAME = re.compile(
-    r"verif|confirm|valid|\bcode\b|\bi ?code\b|rand|\bauth\b|\bcheck|secur|spam|robot|guvenlik|"
+    r"verif|confirm|valid|\bcode\b|\bi ?code\b|\brand|\bauth\b|\bcheck|secur|spam|robot|guvenlik|"
     r"dogrulama|codigo|codice|challenge"
 )
 # Names of other images. The second row counts even where the name says captcha: what stands
 # around a captcha, and pictures of captchas in articles.
 _OTHER_NAME = re.compile(
     r"\b(?:logos?|brand|banner\w*|head(?:er)?|kopf|cabecera|avatars?|gravatar|user ?pic|qr|qrcode|"
-    r"ewm|erweima|weixin|wechat|bar ?code|\w*maps?|charts?|graph|grafi\w*|thumb\w*|products?|"
-    r"flags?|icons?|ico|smil\w*|emoji|sprite|arrow|btn|bg|background|pixel|spacer|counter|hit|"
-    r"watch|track\w*|rating|stars?|ads?|advert\w*|pub|web ?cam|cam|live|cvv|card|photo|foto|seal|"
-    r"emblem|wappen|escudo|brasao|crest|stemma|search|lup[ae]|preview|cover|poster|profile)\b"
+    r"ewm|erweima|weixin|wechat|bar ?code|(?:site|road|street)?maps?|charts?|graph|grafi\w*|"
+    r"thumb\w*|products?|flags?|icons?|ico|smil\w*|emoji|sprite|arrow|btn|bg|background|pixel|"
+    r"spacer|counter|hit|watch|track\w*|rating|stars?|ads?|advert\w*|pub|web ?cam|cam|live|cvv|"
+    r"card|photo|foto|seal|emblem|wappen|escudo|brasao|crest|stemma|search|lup[ae]|preview|cover|"
+    r"poster|profile)\b"
 )
 _AROUND_NAME = re.compile(
     r"\b(?:refresh\w*|re ?load\w*|renew|audio|sound|speaker|play|listen|loading|progress|spinner|"
     r"icons?|help|logo|(?:captcha)?samples?|examples?|beispiel|ejemplo|exemplo|demo|screenshots?|"
     r"close|hint|qr|feather)\b"
 )
+_LOADING_NAME = re.compile(r"\b(?:loading|loader|spinner|spin|preloader|skeleton|el loading)\b")
+# Words that an image and a field may share without having to do with each other.
+_COMMON_WORDS = re.compile(
+    r"images?|img|pic|picture|photo|files?|upload|index|page|main|form|login|users?|name|account|"
+    r"register|search|query|code|get|show|view|new|edit|default|home|test|item|list|data|text|value|"
+    r"title|logo|avatar|input|field|url|src|type|\d+|\w\w?"
+)
 
 
-def names_captcha(names: str) -> Said | None:
+@lru_cache(maxsize=4096)
+def names_captcha(names: str) -> Match | None:
     """Whether the names of an image (spelled) are those of a captcha."""
     if sure := _SURE_NAME.search(names):
-        return Said(0.75, sure[0])
+        return Match("sure name", sure[0])
+    if likely := _LIKELY_NAME.search(names):
+        return Match("likely name", likely[0])
     hint = _HINT_NAME.search(names)
-    return Said(0.3, hint[0]) if hint else None
+    return Match("hint of a name", hint[0]) if hint else None
 
 
 def names_another(names: str, *, sure: bool) -> str | None:
@@ -100,8 +157,22 @@ def names_another(names: str, *, sure: bool) -> str | None:
     return found[0] if found else None
 
 
+def names_loading(names: str) -> str | None:
+    """What in these names (spelled) says that something is being loaded."""
+    found = _LOADING_NAME.search(names)
+    return found[0] if found else None
+
+
+def is_common_word(word: str) -> bool:
+    """Whether *word* says nothing when an image and a field share it."""
+    return _COMMON_WORDS.fullmatch(word) is not None
+
+
 def _any_of(words: str) -> str:
-    return "(?:" + "|".join(words.split()) + ")"
+    """One of these words; those with a word's boundary before them apart, which is faster."""
+    bounded = [word[2:] for word in words.split() if word.startswith(r"\b")]
+    others = [word for word in words.split() if not word.startswith(r"\b")]
+    return f"(?:\\b(?:{'|'.join(bounded)})|{'|'.join(others)})"
 
 
 # Texts. A line has the words of English, Spanish and Portuguese, French, German, Italian,
@@ -149,11 +220,19 @@ _LETTERS = _any_of(
     r"""\bcharacters \bletters \bsymbols \bcaracteres \bletras \bcaract[èe]res \blettres \bzeichen
     \bbuchstaben \bcaratteri \blettere символ букв karakter \bharf अक्षर 字符 字母 字元"""
 )
-_PHRASES = (
-    (0.75, re.compile(f"{_THINGS}[^.!?]{{0,60}}{_IMAGES}|{_IMAGES}[^.!?]{{0,60}}{_THINGS}")),
-    (0.5, re.compile(f"{_THINGS}[^.!?]{{0,50}}{_SHOWN}|{_SHOWN}[^.!?]{{0,50}}{_THINGS}")),
-    (0.5, re.compile(f"{_VERBS}[^.!?]{{0,25}}{_LETTERS}|{_LETTERS}[^.!?]{{0,40}}{_VERBS}")),
-)
+_PHRASES = {
+    "text: read an image": ((_THINGS, 60, _IMAGES), (_IMAGES, 60, _THINGS)),
+    "text: what is shown": ((_THINGS, 50, _SHOWN), (_SHOWN, 50, _THINGS)),
+    "text: enter letters": ((_VERBS, 25, _LETTERS), (_LETTERS, 40, _VERBS)),
+}
+# For each kind: the words that it cannot do without, and the whole.
+_PHRASE = {
+    kind: (
+        re.compile(pairs[0][2]),
+        re.compile("|".join(f"{a}[^.!?]{{0,{gap}}}{b}" for a, gap, b in pairs)),
+    )
+    for kind, pairs in _PHRASES.items()
+}
 _SURE_TEXT = re.compile(
     r"k?captcha|capcha|капч|कैप्चा|验证码|驗證碼|校验码|检验码|檢核碼|检核码|认证码|認證碼|附加码|随机码|"
     r"验证字符|图形码|圖形碼|識別碼|识别码"
@@ -193,6 +272,10 @@ _SEARCH = re.compile(
     r"\b(?:q|s|wd|kw|search\w*|keywords?|srch\w*|query|buscar?|busca|pesquis\w*|recherche|suche?|"
     r"cerca|ricerca|поиск|ara)\b|搜索|查找|关键字"
 )
+_SETTING = re.compile(
+    r"\b(?:width|height|length|len|size|count|min|max|font|limit|ttl|time\w*|expir\w*|level|noise|"
+    r"color|attempts|tries|lines|dots|quality|enabled?)\b"
+)
 _REFRESH_TEXT = re.compile(
     r"refresh|reload|re-?generate|(?:another|new|different|other|change|change the|change this) "
     r"(?:image|picture|code|captcha|one)|(?:can.?t|cannot|unable to) (?:read|see)|otra imagen|"
@@ -210,22 +293,23 @@ _REFRESH_CODE = re.compile(
 )
 
 
+@lru_cache(maxsize=4096)
 def without_other_codes(text: str) -> str:
     """*text* without what it says of codes that are read elsewhere than in an image."""
     return _OTHER_TEXT.sub(" ", text)
 
 
-@lru_cache(maxsize=512)
-def asks_to_read(text: str) -> Said | None:
+@lru_cache(maxsize=2048)
+def asks_to_read(text: str) -> Match | None:
     """Whether *text* asks for what is written on an image, or at least speaks of such a code."""
     text = without_other_codes(text).casefold()
-    for weight, pattern in _PHRASES:
-        if found := pattern.search(text):
-            return Said(weight, found[0])
+    for kind, (needed, phrase) in _PHRASE.items():
+        if needed.search(text) and (found := phrase.search(text)):
+            return Match(kind, found[0])
     if found := _SURE_TEXT.search(text):
-        return Said(0.6, found[0])
+        return Match("text: captcha", found[0])
     found = _LIKELY_TEXT.search(text)
-    return Said(0.35, found[0]) if found else None
+    return Match("text: security code", found[0]) if found else None
 
 
 def was_sent(text: str) -> str | None:
@@ -237,6 +321,11 @@ def was_sent(text: str) -> str | None:
 def is_search(said: str) -> bool:
     """Whether a field that says *said* of itself is a search box."""
     return bool(_SEARCH.search(spelled(said)))
+
+
+def is_setting(name: str) -> bool:
+    """Whether a field called *name* sets how captchas look: `captcha_width`."""
+    return bool(_SETTING.search(spelled(name)))
 
 
 def offers_another(text: str) -> str | None:

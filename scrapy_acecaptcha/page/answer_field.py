@@ -22,6 +22,21 @@ _OTHER_CODES = re.compile(
     re.IGNORECASE,
 )
 
+# What a trap for robots says of itself: people leave it empty.
+_TO_STAY_EMPTY = re.compile(
+    r"honey[-_ ]?pot|\b(?:leave|keep)[^.|]{0,40}\b(?:empty|blank)|(?:do not|don['’]?t) (?:fill|enter)|"
+    r"(?<![a-z])empty[-_ ]?field|must be empty|should be (?:empty|blank)|"
+    r"leer lassen|leave this|laisse[zr] [^.|]{0,30}vide|"
+    r"no (?:rellen|llen)|deje [^.|]{0,30}(?:vac[íi]o|blanco)|deixe [^.|]{0,30}(?:vazio|branco)|"
+    r"non compilare|lascia[^.|]{0,30}vuoto|не заполня|оставьте [^.|]{0,30}пуст|留空|请勿填写",
+    re.IGNORECASE,
+)
+
+
+def is_to_stay_empty(said: str) -> bool:
+    """Whether a control that says *said* of itself is a trap that people leave empty."""
+    return bool(_TO_STAY_EMPTY.search(said))
+
 
 def matches_captcha(said: str) -> bool:
     """Whether a control that says *said* of itself speaks of a captcha outright."""
@@ -36,7 +51,11 @@ def answer_fields(said: Sequence[str]) -> list[int]:
         it; one if it is clear, none if no field speaks of a captcha
     """
     for pattern in (_SURE, _LIKELY):
-        found = [i for i, words in enumerate(said) if pattern.search(_OTHER_CODES.sub("", words))]
+        found = [
+            i
+            for i, words in enumerate(said)
+            if pattern.search(_OTHER_CODES.sub("", words)) and not is_to_stay_empty(words)
+        ]
         if found:
             return found
     return []

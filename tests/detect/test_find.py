@@ -25,8 +25,8 @@ from scrapy_acecaptcha.detect.find import (
     find_widgets,
     may_show_captcha,
     resolve,
-    selector_of,
 )
+from scrapy_acecaptcha.detect.unique_selector import UniqueSelectors
 from scrapy_acecaptcha.rules import CaptchaRule
 from tests.crawling import run_crawl
 from tests.site import RULES, CaptchaSite
@@ -152,8 +152,8 @@ def test_selectors_are_short_and_match_one_element(html: str, selector: str) -> 
     page = Selector(text=html)
     first = page.css("img")[0].root
     if selector == "img[id=same]":
-        selector = selector_of(first, page)
-    assert selector_of(first, page) == selector
+        selector = UniqueSelectors(page).of(first)
+    assert UniqueSelectors(page).of(first) == selector
     assert [m.root for m in page.css(selector)] == [first]
 
 
