@@ -150,14 +150,14 @@ class Document:
     _has_too_many_controls = False
 
     def _is_picture(self, element: Any) -> bool:
-        tag = element.tag
-        if tag in _PICTURES:
+        if element.tag in _PICTURES:
             return True
-        if tag == "input":
+        if element.tag == "input":
             return _type(element) == "image"
-        style = element.get("style")
-        if style and "url(" in style[:MAX_ATTRIBUTE]:
-            return True
+        return "url(" in attributes(element, "style")[0] or self._is_captchas_box(element)
+
+    def _is_captchas_box(self, element: Any) -> bool:
+        """Whether a style sheet gives an empty box that is called a captcha a background."""
         if not self._may_have_backgrounds or self._boxes >= MAX_BOXES:
             return False
         if len(element) or (element.text or "").strip():

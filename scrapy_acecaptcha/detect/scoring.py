@@ -243,7 +243,9 @@ class Scoring:
             yield Evidence("field beside it", "the field is next to it")
         if len(self._fields.all) == len(self._document.pictures) == 1:
             yield Evidence("only picture and field", "they are the page's only picture and field")
-        if field.form is not None and mark.form is None:
+        # A field may be tied to a form elsewhere; only one that stands in it has an inside.
+        is_inside = field.form is not None and field.element.get("form") is None
+        if is_inside and mark.form is None:
             yield Evidence(f"outside the form{both}", "it stands outside the field's form")
 
     def _is_sure(self, field: Mark) -> bool:

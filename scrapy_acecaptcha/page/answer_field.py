@@ -24,8 +24,8 @@ _OTHER_CODES = re.compile(
 
 # What a trap for robots says of itself: people leave it empty.
 _TO_STAY_EMPTY = re.compile(
-    r"honey[-_ ]?pot|\b(?:leave|keep)[^.|]{0,40}\b(?:empty|blank)|(?:do not|don['’]?t) (?:fill|enter)|"
-    r"(?<![a-z])empty[-_ ]?field|must be empty|should be (?:empty|blank)|"
+    r"honey[-_ ]?pot|\b(?:leave|keep)[^.|]{0,40}\b(?:empty|blank)|"
+    r"(?:do not|don\W?t) (?:fill|enter)|(?<![a-z])empty[-_ ]?field|must be empty|"
     r"leer lassen|leave this|laisse[zr] [^.|]{0,30}vide|"
     r"no (?:rellen|llen)|deje [^.|]{0,30}(?:vac[íi]o|blanco)|deixe [^.|]{0,30}(?:vazio|branco)|"
     r"non compilare|lascia[^.|]{0,30}vuoto|не заполня|оставьте [^.|]{0,30}пуст|留空|请勿填写",
