@@ -86,7 +86,12 @@ _SHOWN_THINGS = (
     " | //input[not(@type='hidden')] | //select | //textarea | //button"
 )
 _ALERT = re.compile(r"""\b(?:alert|confirm)\s{0,9}\(\s{0,9}(?:"([^"]{1,300})"|'([^']{1,300})')""")
-MAX_SCRIPT = 100_000  # characters of a page's scripts that are searched for alert()
+_REFUSAL = re.compile(
+    r"\b(?:wrong|incorrect|invalid|not (?:correct|right|valid|match)|error|failed|expired|"
+    r"try again|incorrecto|inv[áa]lid[oa]|err[óo]ne[oa]|incorreto|falsch|ung[üu]ltig|fehler|"
+    r"errat[oa]|faux|invalide|hatal\w|yanl\w\w)\b|неверн|неправильн|ошибк|गलत|错误|錯誤|不正确|有误"
+)
+MAX_SCRIPT = 100_000  # characters of a page's text or scripts that are searched for words
 
 
 def has_text(root: Selector, text: str) -> bool:
@@ -104,6 +109,11 @@ def visible_text(root: Selector) -> str:
 def is_blank(root: Selector) -> bool:
     """Whether a page has nothing to see: no text, no picture, no control."""
     return not root.xpath(f"({_SHOWN_THINGS})[1]") and not visible_text(root)
+
+
+def sounds_refused(root: Selector) -> bool:
+    """Whether a page's text has words of a refusal. They prove nothing, but are worth a look."""
+    return bool(_REFUSAL.search(visible_text(root)[:MAX_SCRIPT]))
 
 
 def alert_texts(root: Selector) -> list[str]:

@@ -27,6 +27,7 @@ class Seen:
     :param success: whether the rule's ``success`` matches; None where the rule has none
     :param failure: the same for ``failure``
     :param is_bare_form: it is the query's form with no captcha in it
+    :param sounds_refused: its text has words such as "wrong" or "invalid"
     """
 
     kind: Literal["page", "text", "file", "nothing"]
@@ -36,6 +37,7 @@ class Seen:
     success: bool | None = None
     failure: bool | None = None
     is_bare_form: bool = False
+    sounds_refused: bool = False
 
     @property
     def is_ok(self) -> bool:
@@ -75,7 +77,9 @@ class Habit(Enum):
 
     UNKNOWN = "unknown"
     DOUBTED = "looked into once, and the captcha stood there again"
-    STAY = "what was asked for"
+    BACK = "a redirect to what was asked for"
+    EACH = "what was asked for, and a captcha is asked for each time"
+    SAME = "what was asked for, and the session is let through"
     RETURN = "another page, such as a thank-you"
 
 
@@ -124,13 +128,18 @@ def _place(rule: CaptchaRule, answer: Seen, asked: Asked | None, habit: Habit) -
     """Where the page stands that an accepted answer is for."""
     if rule.after != "auto":
         return ACCEPTED if rule.after == "stay" else ASK_AGAIN
-    if asked is None or asked.came_back or asked.is_form or rule.fields or answer.kind == "file":
+    if asked is None or asked.came_back or asked.is_form or answer.kind == "file":
         return ACCEPTED
-    if rule.success:
+    if rule.fields and not asked.stood_elsewhere:
+        return ACCEPTED
+    if rule.success and not rule.fields:
         # It is no guess that the answer was right; only where the captcha stood elsewhere, the
         # page on which `success` matched is not the one that was asked for.
         return ASK_AGAIN if asked.stood_elsewhere else ACCEPTED
-    return {Habit.STAY: ACCEPTED, Habit.RETURN: ASK_AGAIN}.get(habit, LOOK)
+    if habit is Habit.SAME:
+        return ASK_AGAIN if answer.sounds_refused else ACCEPTED
+    by_habit = {Habit.EACH: ACCEPTED, Habit.RETURN: ASK_AGAIN, Habit.BACK: ASK_AGAIN}
+    return by_habit.get(habit, LOOK)
 
 
 def judge_again(
@@ -149,24 +158,27 @@ def judge_again(
     :return: the verdict, and what is known of the rule's form from now on
     """
     if first.hand_on == "either":
-        return _judge_look(original, asked, habit, same_text)
+        return _judge_look(rule, original, asked, habit, same_text)
     if original.captcha or original.kind == "nothing":
         return REFUSED, habit
     return Verdict("accepted", hand_on_when_free(rule, original)), habit
 
 
 def _judge_look(
-    original: Seen, asked: Asked | None, habit: Habit, same_text: bool
+    rule: CaptchaRule, original: Seen, asked: Asked | None, habit: Habit, same_text: bool
 ) -> tuple[Verdict, Habit]:
     """Decide between the form's answer and what the original request brought."""
     if same_text:
-        return ACCEPTED, Habit.STAY
+        return ACCEPTED, Habit.SAME
+    if original.is_bare_form:
+        return ACCEPTED, Habit.EACH
     if original.captcha:
         # A check page of its own that is not left for what was asked for tells wrong answers, too,
         # by a page without a captcha. That a captcha is asked for each time shows at the next look.
-        if asked is not None and asked.stood_elsewhere and habit is Habit.UNKNOWN:
+        is_doubtful = asked is not None and asked.stood_elsewhere and not rule.fields
+        if is_doubtful and habit is Habit.UNKNOWN:
             return REFUSED, Habit.DOUBTED
-        return ACCEPTED, Habit.STAY
+        return ACCEPTED, Habit.EACH
     if original.kind == "nothing" or not original.is_ok:
         return ACCEPTED, habit
     return Verdict("accepted", "original"), Habit.RETURN

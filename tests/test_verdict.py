@@ -78,7 +78,7 @@ def rule(**fields: Any) -> CaptchaRule:
         # pages without it
         ({}, PAGE, BACK, ACCEPTED),
         (QUERY_RULE, PAGE, HERE, ACCEPTED),
-        (QUERY_RULE, PAGE, ELSEWHERE, ACCEPTED),
+        (QUERY_RULE, PAGE, ELSEWHERE, LOOK),
         ({}, PAGE, Asked(is_form=True), ACCEPTED),
         ({}, PAGE, HERE, LOOK),
         ({}, PAGE, ELSEWHERE, LOOK),
@@ -101,7 +101,15 @@ def test_the_forms_answer(
     assert judge(rule(**fields), answer, asked) == expected
 
 
-@pytest.mark.parametrize(("habit", "expected"), [(Habit.STAY, ACCEPTED), (Habit.RETURN, ASK_AGAIN)])
+@pytest.mark.parametrize(
+    ("habit", "expected"),
+    [
+        (Habit.EACH, ACCEPTED),
+        (Habit.SAME, ACCEPTED),
+        (Habit.RETURN, ASK_AGAIN),
+        (Habit.BACK, ASK_AGAIN),
+    ],
+)
 def test_a_form_is_looked_into_once(habit: Habit, expected: Verdict) -> None:
     assert judge(rule(), PAGE, HERE, habit) == expected
     assert judge(rule(), PAGE, BACK, habit) == ACCEPTED
@@ -109,11 +117,25 @@ def test_a_form_is_looked_into_once(habit: Habit, expected: Verdict) -> None:
     assert judge(rule(), Seen("text"), HERE, habit) == ASK_AGAIN
 
 
+def test_words_of_a_refusal_are_worth_a_look_where_it_decides() -> None:
+    wrong = Seen("page", sounds_refused=True)
+    assert judge(rule(), wrong, HERE, Habit.SAME) == ASK_AGAIN
+    assert judge(rule(), wrong, HERE, Habit.EACH) == ACCEPTED
+
+
+def test_a_query_behind_a_check_page_of_its_own() -> None:
+    with_fields = rule(**QUERY_RULE)
+    bare = Seen("page", is_bare_form=True)
+    assert judge_again(with_fields, LOOK, CAPTCHA, ELSEWHERE) == (ACCEPTED, Habit.EACH)
+    assert judge_again(with_fields, LOOK, bare, ELSEWHERE) == (ACCEPTED, Habit.EACH)
+    assert judge_again(with_fields, LOOK, PAGE, ELSEWHERE) == (ORIGINAL, Habit.RETURN)
+
+
 @pytest.mark.parametrize(
     ("first", "original", "same_text", "expected", "habit"),
     [
-        (LOOK, CAPTCHA, False, ACCEPTED, Habit.STAY),
-        (LOOK, PAGE, True, ACCEPTED, Habit.STAY),
+        (LOOK, CAPTCHA, False, ACCEPTED, Habit.EACH),
+        (LOOK, PAGE, True, ACCEPTED, Habit.SAME),
         (LOOK, PAGE, False, ORIGINAL, Habit.RETURN),
         (LOOK, Seen("page", status=500), False, ACCEPTED, Habit.UNKNOWN),
         (LOOK, NOTHING, False, ACCEPTED, Habit.UNKNOWN),
@@ -134,7 +156,7 @@ def test_a_check_page_of_its_own_is_looked_into_twice() -> None:
     """Where a wrong answer may be told without a captcha, the captcha again proves nothing."""
     assert judge_again(rule(), LOOK, CAPTCHA, ELSEWHERE) == (REFUSED, Habit.DOUBTED)
     assert judge(rule(), PAGE, ELSEWHERE, Habit.DOUBTED) == LOOK
-    assert judge_again(rule(), LOOK, CAPTCHA, ELSEWHERE, Habit.DOUBTED) == (ACCEPTED, Habit.STAY)
+    assert judge_again(rule(), LOOK, CAPTCHA, ELSEWHERE, Habit.DOUBTED) == (ACCEPTED, Habit.EACH)
     assert judge_again(rule(), LOOK, PAGE, ELSEWHERE, Habit.DOUBTED) == (ORIGINAL, Habit.RETURN)
 
 

@@ -28,8 +28,10 @@ from scrapy_acecaptcha.page.forms import URLENCODED, Form, Posted, Submission
 from scrapy_acecaptcha.page.images import image_format, readable_image
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.verdict import (
+    ACCEPTED,
     NOTHING,
     Asked,
+    Habit,
     Seen,
     hand_on_when_free,
     judge,
@@ -135,6 +137,8 @@ class ScrapyChallenge:
     async def _judge(self) -> bool | None:
         asked, method, health = self._asked(), self.request.method, self._watch.health
         verdict = judge(self.rule, self._answer_seen(), asked, health.habit(method))
+        if asked.came_back and verdict == ACCEPTED and not self.rule.fields:
+            health.learn(method, Habit.BACK)
         if verdict.outcome == "unknown":
             answer, original = self._answer_page, await self._download_again()
             verdict, habit = judge_again(

@@ -13,6 +13,7 @@ from scrapy_acecaptcha.selectors import (
     has_text,
     is_blank,
     select,
+    sounds_refused,
     squeeze,
     text_of,
     visible_text,
@@ -36,6 +37,7 @@ def see(
         success=None if rule.success is None else matches(response, rule.success),
         failure=None if rule.failure is None else matches(response, rule.failure),
         is_bare_form=is_bare_form,
+        sounds_refused=isinstance(response, HtmlResponse) and sounds_refused(response.selector),
     )
 
 
@@ -43,9 +45,24 @@ def _kind(response: Response) -> Literal["page", "text", "file"]:
     if isinstance(response, HtmlResponse):
         return "page"
     # Nobody sends "wrong code" as an attachment.
-    is_attachment = b"attachment" in (response.headers.get("Content-Disposition") or b"").lower()
-    is_text = isinstance(response, TextResponse) or binary_is_text(response.body[:5000])
-    return "text" if is_text and not is_attachment else "file"
+    if b"attachment" in (response.headers.get("Content-Disposition") or b"").lower():
+        return "file"
+    # Scrapy takes a type that it does not know, such as a PDF's, for text where it finds no NULs.
+    kind = (response.headers.get("Content-Type") or b"").lower()
+    is_named_text = any(name in kind for name in (b"text/", b"json", b"xml", b"javascript"))
+    return "text" if is_named_text or _is_text(response.body) else "file"
+
+
+def _is_text(body: bytes) -> bool:
+    """Whether bytes of a type that is no text are one all the same."""
+    start = body[:5000]
+    if start.startswith(b"%PDF") or not binary_is_text(start):
+        return False
+    try:
+        start.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start >= len(start) - 3  # cut within a letter
+    return True
 
 
 def _is_blank(response: Response) -> bool:

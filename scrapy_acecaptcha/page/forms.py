@@ -120,9 +120,11 @@ class Form:
         self._page_encoding = _browser_encoding(encoding)
         self.encoding = _accepted(self._form.get("accept-charset")) or self._page_encoding
         self.input = None if bare else self._find_input()
-        self.is_filled_in_again = posted is not None and self._is_sent_to(posted.url)
-        if posted is not None and self.is_filled_in_again:
-            self._fill_in_again(posted.values)
+        self.is_filled_in_again = (
+            posted is not None
+            and self._is_sent_to(posted.url)
+            and self._fill_in_again(posted.values)
+        )
 
     def submission(self, answer: str) -> Submission:
         """Fill in *answer* and the rule's fields and press the button.
@@ -285,14 +287,19 @@ class Form:
         target = urljoin(self._page.root.base_url or self.url, self._form.get("action") or self.url)
         return str(target).partition("?")[0].rstrip("/") == url.partition("?")[0].rstrip("/")
 
-    def _fill_in_again(self, values: Mapping[str, list[str]]) -> None:
-        """Fill in what the spider had, but for what the page brings anew, as its tokens."""
+    def _fill_in_again(self, values: Mapping[str, list[str]]) -> bool:
+        """Fill in what the spider had, but for what the page brings anew, as its tokens.
+
+        :return: whether there was something to fill in, so that it is the same form
+        """
         fresh = {c.get("name") for c in self._controls if _type(c) == "hidden" and c.get("value")}
         own = {*fresh, *self.rule.fields, self.input.get("name") if self.input is not None else ""}
         known = {c.get("name") for c in self._controls if _type(c) not in _BUTTON_TYPES}
-        for name in known & set(values) - own:
+        again = known & set(values) - own
+        for name in again:
             with suppress(RuleError):  # an option that is not there any more
                 self._fill(name, values[name])
+        return bool(again)
 
     def _fill(self, name: str, value: Any) -> None:
         """Set the control called *name*, whatever its kind; add one that scripts would add."""

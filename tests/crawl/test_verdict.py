@@ -314,6 +314,23 @@ async def test_a_page_on_which_success_matches_is_no_wall(
     assert len(reader.calls) == 1
 
 
+@ensureDeferred
+async def test_a_file_is_no_text_of_which_success_is_missing(
+    register: Register, reader: ApiStub
+) -> None:
+    pdf = b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\nRecord\n"
+
+    def view(path: str) -> Any:
+        if request.method == "POST" and register.is_right():
+            return pdf, {"Content-Type": "application/pdf"}
+        return register.form()
+
+    register.view = view
+    done: Crawl = await crawl(register, reader, ["/a.pdf"], {"success": "h1.record"})
+    assert [page.body for page in done.pages] == [pdf]
+    assert done.stats["solved"] == 1
+
+
 @pytest.mark.parametrize("concurrency", [1, 8])
 @ensureDeferred
 async def test_a_rule_that_can_never_succeed_is_suspended(
