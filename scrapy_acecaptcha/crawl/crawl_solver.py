@@ -40,7 +40,8 @@ class CrawlSolver(Solver):
         self, crawler: Crawler, waits: Waits, failure: FailurePolicy, *, needed: bool
     ) -> None:
         settings = crawler.settings
-        name = crawler.spidercls.name
+        # The spider's own name: a class need not have one.
+        name = crawler.spider.name if crawler.spider else getattr(crawler.spidercls, "name", "")
         client = _client(settings, needed)
         journal = open_journal(settings)
         super().__init__(

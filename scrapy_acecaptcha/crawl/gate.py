@@ -60,6 +60,8 @@ class Session:
         self._in_flight: dict[Hashable, int] = {}  # -> how many had landed when it took off
         self._received = 0
         self._looking = 0  # second looks at a page, which are in flight, too
+        self._released = 0  # let go, but not on their way yet
+        self._admitting = False
         self._held: deque[Deferred[None]] = deque()
         self._line: deque[tuple[Turn, Deferred[None]]] = deque()
 
@@ -67,7 +69,14 @@ class Session:
     def idle(self) -> bool:
         """Whether nobody would notice if this session were forgotten."""
         self._forget_gone()
-        return not (self.shut or self._in_flight or self._looking or self._held or self._line)
+        return not (
+            self.shut
+            or self._in_flight
+            or self._looking
+            or self._held
+            or self._released
+            or self._line
+        )
 
     # Requests in flight
 
@@ -119,32 +128,42 @@ class Session:
         """Whether new requests must wait: the gate is shut, or others are waiting already."""
         return self.shut or bool(self._held)
 
-    async def hold(self, waiting: Waiting = nullcontext) -> None:
+    async def hold(self, waiting: Waiting = nullcontext, *, first: bool = False) -> None:
         """Wait until the gate is open.
 
         :param waiting: makes a context to wait in
+        :param first: before all others, as it was sent before and redirected
         :raises Stopped: the crawl is stopping
         """
         event: Deferred[None] = Deferred()
-        self._held.append(event)
+        (self._held.appendleft if first else self._held.append)(event)
         try:
             with waiting():
                 await self._waits.on(event)
         finally:
             if event in self._held:
                 self._held.remove(event)
+            else:
+                self._released -= 1
 
     def admit(self) -> None:
         """Let held requests go, as many as may be in flight.
 
-        Called again for each response received, and now and then for those that never took off.
+        Called again for each request that ended, was redirected or turned back, and now and then
+        for those that never took off.
         """
-        if self.shut or not self._held:
-            return
-        room = self._width - sum(map(self._is_sent, self._in_flight))
-        while self._held and room > 0:
-            fire(self._held.popleft())
-            room -= 1
+        if self._admitting:
+            return  # one that was let go has ended at once: the loop below goes on
+        self._admitting = True
+        try:
+            while self._held and not self.shut and self._room() > 0:
+                self._released += 1
+                fire(self._held.popleft())
+        finally:
+            self._admitting = False
+
+    def _room(self) -> int:
+        return self._width - self._released - sum(map(self._is_sent, self._in_flight))
 
     # Captchas
 

@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from scrapy import Spider
     from scrapy.crawler import Crawler
     from scrapy.http import Response
+    from scrapy.utils.asyncio import AsyncioLoopingCall
+    from twisted.internet.task import LoopingCall
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
@@ -99,7 +101,7 @@ class AceCaptchaMiddleware(SolverOwner):
             is_sent=lambda request: is_sent(crawler.engine, request),
             width=settings.getint("CONCURRENT_REQUESTS") or 16,
         )
-        self._tick = create_looping_call(self._on_tick)
+        self._tick: AsyncioLoopingCall | LoopingCall | None = None  # made when there is a loop
         self._progress = Progress(crawler)
 
     @classmethod
@@ -119,12 +121,13 @@ class AceCaptchaMiddleware(SolverOwner):
     def spider_opened(self, spider: Spider) -> None:
         """Start to look out for the end of the crawl."""
         self._stats.set_value("acecaptcha/challenges", 0)
+        self._tick = create_looping_call(self._on_tick)
         self._tick.start(TICK_SECONDS, now=False)
         self._progress.start()
 
     def spider_closed(self, spider: Spider, reason: str) -> None:
         """Close the connections to the API, and the books."""
-        if self._tick.running:
+        if self._tick is not None and self._tick.running:
             self._tick.stop()
         self._progress.stop()
         self.healths.crawl_ends(spider)
@@ -166,21 +169,27 @@ class AceCaptchaMiddleware(SolverOwner):
         if key is None:
             return None
         session = self.gate.session(key)
-        if session.is_full:
+        redirected = is_redirected(request)
+        if redirected:
+            # The request before the redirect has left its place to this one, which does not wait
+            # behind new ones: they would all be redirected before anyone reached the captcha.
+            session.admit()
+        if session.shut if redirected else session.is_full:
             self._count("held")
             try:
-                await session.hold(self._beside(request))
+                await session.hold(self._beside(request), first=redirected)
             except Stopped:
                 return again(request)
             session = self.gate.session(key)  # idle ones have been forgotten
-        self._sessions[request] = session
-        if not is_redirected(request):
+        if not redirected:
             request.meta[_SENT_AT] = self.gate.solves
         elif self.gate.solved_since(key, request.meta.get(_SENT_AT, 0)):
             # It was on its way to a captcha page that meanwhile was passed: who knows what that
             # page shows by now.
             request.meta[_SENT_AT] = self.gate.solves
+            session.admit()
             return again(original_request(request))
+        self._sessions[request] = session
         return None
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:

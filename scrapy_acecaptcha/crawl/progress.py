@@ -9,6 +9,8 @@ from scrapy.utils.asyncio import create_looping_call
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
+    from scrapy.utils.asyncio import AsyncioLoopingCall
+    from twisted.internet.task import LoopingCall
 
 logger = logging.getLogger(__name__)
 
@@ -22,16 +24,17 @@ class Progress:
         self._crawler = crawler
         self._shown: list[float] = [0] * len(_SHOWN)
         self._interval = crawler.settings.getfloat("LOGSTATS_INTERVAL")
-        self._task = create_looping_call(self.log)
+        self._task: AsyncioLoopingCall | LoopingCall | None = None
 
     def start(self) -> None:
         """Log from now on."""
         if self._interval > 0:
+            self._task = create_looping_call(self.log)
             self._task.start(self._interval, now=False)
 
     def stop(self) -> None:
         """Log no more."""
-        if self._task.running:
+        if self._task is not None and self._task.running:
             self._task.stop()
 
     def log(self) -> None:

@@ -188,6 +188,41 @@ async def test_a_wall_that_asks_again_after_ten_pages(
 
 
 @ensureDeferred
+async def test_a_redirecting_wall_that_asks_again_is_passed_without_the_tick(
+    site: CaptchaSite, api: ApiStub, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is let go and redirected makes room for the next, and goes before new requests."""
+    monkeypatch.setattr("scrapy_acecaptcha.crawl.middleware.TICK_SECONDS", 1000)
+    site.every_k = 100
+    crawl = await run_crawl(
+        [f"{site.url}/redirect_again/?n=300"], settings("redirect_again", CONCURRENT_REQUESTS=8)
+    )
+    assert crawl.records == ALL_300
+    assert 3 <= len(api.calls) <= 4
+    assert len(site.requests) <= 1.3 * 300
+
+
+@ensureDeferred
+async def test_a_spider_may_get_its_name_when_it_is_made(
+    site: CaptchaSite, api: ApiStub, settings: Any, tmp_path: Path
+) -> None:
+    from tests.crawling import CollectingSpider
+
+    class Nameless(CollectingSpider):
+        name = None
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, name="late", **kwargs)
+
+    crawl = await run_crawl(
+        [f"{site.url}/inplace/record/1"],
+        settings("inplace", ACECAPTCHA_JOURNAL=str(tmp_path / "journal.db")),
+        spider=Nameless,
+    )
+    assert crawl.records == ["Record 1"]
+
+
+@ensureDeferred
 async def test_queries_of_one_session_do_not_spoil_each_other(
     site: CaptchaSite, api: ApiStub, settings: Any
 ) -> None:
@@ -575,6 +610,29 @@ async def test_held_requests_go_as_many_as_may_be_in_flight() -> None:
                 await asyncio.sleep(0)
         await asyncio.gather(*tasks)
         assert gone == [0, 1, 2, 3, 4]
+
+    await run(scene())
+
+
+@ensureDeferred
+async def test_those_turned_back_make_room_and_the_redirected_go_first() -> None:
+    gate, _, _ = make_gate(width=1)
+
+    async def scene() -> None:
+        session = gate.session("s")
+        gone: list[int] = []
+
+        async def new(i: int, first: bool) -> None:
+            await session.hold(first=first)
+            gone.append(i)
+            session.admit()  # it was turned back, and is never in flight
+
+        async with session.turn():
+            tasks = [asyncio.ensure_future(new(i, i == 50)) for i in range(100)]
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        assert gone == [50, *range(50), *range(51, 100)]
+        assert session.idle
 
     await run(scene())
 

@@ -111,6 +111,19 @@ class Redirect(CheckPage):
 </form></body></html>"""
 
 
+class RedirectAgain(Redirect):
+    """And again after ten pages (site.every_k), the answered one not included."""
+
+    name = "redirect_again"
+    cookie = "redirect_again_sid"
+
+    def form(self, session: Session, message: str) -> str:
+        return super().form(session, message).replace("/redirect/", f"/{self.name}/")
+
+    def pages(self) -> float:
+        return self.site.every_k
+
+
 class Through(CheckPage):
     """302 to a check page that ends in a thank-you without a way back."""
 
@@ -328,6 +341,7 @@ WALLS: list[type[Scenario]] = [
     Forbidden,
     Unavailable,
     Redirect,
+    RedirectAgain,
     Through,
     ThroughSilent,
     OneCheck,
