@@ -18,6 +18,7 @@ from scrapy_acecaptcha.errors import (
     CaptchaImageError,
     CaptchaNotFound,
     CaptchaUnsolved,
+    JournalError,
     RuleError,
     SettingsError,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "CaptchaResult",
     "CaptchaRule",
     "CaptchaUnsolved",
+    "JournalError",
     "Reading",
     "RuleError",
     "SettingsError",

@@ -11,7 +11,8 @@
     │   ├── CaptchaImageError           no image, not an image, too large, not to be downloaded
     │   ├── CaptchaFormError            a form that cannot or must not be submitted
     │   └── CaptchaUnsolved             every attempt was refused
-    ├── BudgetExhausted                 ACECAPTCHA_BUDGET is used up
+    ├── BudgetExhausted                 the budget is used up
+    ├── JournalError                    the journal cannot be written or read
     └── ApiError                        the recognition API said no, or nothing; has .code
         ├── ApiAuthError                invalid_token, token_expired, token_mismatched, no_token
         ├── ApiBalanceError             used_up, disabled
@@ -117,7 +118,11 @@ class CaptchaUnsolved(CaptchaError):
 
 
 class BudgetExhausted(AceCaptchaError):
-    """As many API calls were sent as ACECAPTCHA_BUDGET allows."""
+    """As many API calls were sent as the budget allows."""
+
+
+class JournalError(AceCaptchaError):
+    """The journal cannot be written or read, so that no call may be sent."""
 
 
 class ApiError(AceCaptchaError):

@@ -70,6 +70,9 @@ class Solver:
     :raises SettingsError: there is no token, or the journal cannot be opened
     """
 
+    _budget_name = "the Solver's argument `budget`"
+    _job = ""  # a JOBDIR, whose budget goes on
+
     def __init__(
         self,
         *,
@@ -86,10 +89,13 @@ class Solver:
         if journal is not None and not isinstance(journal, Journal):
             journal = Journal(journal)
         self.journal = journal
+        self._account = journal.open_account(name, self._job) if journal else None
         if not isinstance(budget, Budget):
-            spent = journal.spent(name) if journal else 0
-            budget = Budget(budget, spent=spent, name="the Solver's argument `budget`")
-        self.recognizer = Recognizer(self.client, budget=budget, journal=journal, name=name)
+            spent = journal.spent(self._account) if journal and self._account else 0
+            budget = Budget(budget, spent=spent, name=self._budget_name)
+        self.recognizer = Recognizer(
+            self.client, budget=budget, journal=journal, account=self._account
+        )
         self._turns = Turns()
         self._waits: Waits = AsyncioWaits()
 
@@ -133,8 +139,8 @@ class Solver:
             self.client.close()
         self.recognizer.budget.close()
         if self.journal is not None:
-            if finished:
-                self.journal.finish(self.name)
+            if self._account is not None:
+                self.journal.leave(self._account, finished=finished)
             self.journal.close()
 
     @property
@@ -152,6 +158,7 @@ class Solver:
             again at that host only
         :raises ApiError: the API said no past all retries
         :raises BudgetExhausted: the budget is used up
+        :raises JournalError: the journal cannot be written
         """
         return flow.drive(self._reading(image, url, BlockingWaits()))
 

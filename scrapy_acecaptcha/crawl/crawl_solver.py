@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Hashable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scrapy.exceptions import NotConfigured
+from scrapy.utils.asyncio import run_in_thread
 
 from scrapy_acecaptcha.crawl.failure import FailurePolicy, is_fatal
 from scrapy_acecaptcha.crawl.settings import open_journal, positive_number, whole_number
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
     from scrapy_acecaptcha.crawl.waiting import Waits
     from scrapy_acecaptcha.flow import CaptchaResult, Steps
-    from scrapy_acecaptcha.recognition.journal import Journal
     from scrapy_acecaptcha.recognition.waits import Waits as AnyWaits
 
 
@@ -36,6 +37,8 @@ class CrawlSolver(Solver):
     :raises scrapy.exceptions.NotConfigured: there is no token, and *needed* is False
     """
 
+    _budget_name = "ACECAPTCHA_BUDGET"
+
     def __init__(
         self, crawler: Crawler, waits: Waits, failure: FailurePolicy, *, needed: bool
     ) -> None:
@@ -43,11 +46,11 @@ class CrawlSolver(Solver):
         # The spider's own name: a class need not have one.
         name = crawler.spider.name if crawler.spider else getattr(crawler.spidercls, "name", "")
         client = _client(settings, needed)
-        journal = open_journal(settings)
+        self._job = (settings.get("JOBDIR") and str(Path(settings["JOBDIR"]).absolute())) or ""
         super().__init__(
             client=client,
-            journal=journal,
-            budget=_budget(settings, name, journal),
+            journal=open_journal(settings),
+            budget=_budget(settings, name),
             max_attempts=whole_number(
                 settings, "ACECAPTCHA_MAX_ATTEMPTS", DEFAULT_MAX_ATTEMPTS, least=1
             ),
@@ -78,9 +81,9 @@ class CrawlSolver(Solver):
             self._add(event, number)
         self._in_stats = counts
 
-    def close(self, *, finished: bool = True) -> None:
+    async def close_async(self, *, finished: bool) -> None:
         """Close journal and connections, and complete the stats."""
-        super().close(finished=finished)
+        await run_in_thread(lambda: self.close(finished=finished))  # the journal may be locked
         self.update_stats()
 
     def _must_await(self, challenge: Any) -> bool:
@@ -130,9 +133,9 @@ def _client(settings: BaseSettings, needed: bool) -> AceCaptchaClient:
         raise NotConfigured("there are no ACECAPTCHA_RULES and no ACECAPTCHA_TOKEN") from None
 
 
-def _budget(settings: BaseSettings, name: str, journal: Journal | None) -> Budget:
+def _budget(settings: BaseSettings, name: str) -> Budget | int:
     limit = whole_number(settings, "ACECAPTCHA_BUDGET", 0, least=0)
     shared = settings.get("ACECAPTCHA_BUDGET_REDIS")
     if shared:
         return SharedBudget(limit, shared, f"acecaptcha:budget:{name}")
-    return Budget(limit, spent=journal.spent(name) if journal else 0)
+    return limit

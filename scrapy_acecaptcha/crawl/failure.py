@@ -18,6 +18,7 @@ from scrapy_acecaptcha.errors import (
     ApiError,
     BudgetExhausted,
     CaptchaUnsolved,
+    JournalError,
 )
 from scrapy_acecaptcha.signals import captcha_failed
 
@@ -34,7 +35,7 @@ def again(request: Request) -> Request:
 
 def is_fatal(error: BaseException) -> bool:
     """Whether no other call would fare better, so that the spider has to close."""
-    return isinstance(error, (ApiAuthError, ApiBalanceError, BudgetExhausted))
+    return isinstance(error, (ApiAuthError, ApiBalanceError, BudgetExhausted, JournalError))
 
 
 class FailurePolicy:
@@ -108,4 +109,6 @@ class FailurePolicy:
             reason = "used_up"
         elif isinstance(error, BudgetExhausted):
             reason = "budget_exhausted"
+        elif isinstance(error, JournalError):
+            reason = "journal_failed"
         close_spider(self._crawler, f"acecaptcha_{reason}", error)

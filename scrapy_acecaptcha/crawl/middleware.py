@@ -125,13 +125,13 @@ class AceCaptchaMiddleware(SolverOwner):
         self._tick.start(TICK_SECONDS, now=False)
         self._progress.start()
 
-    def spider_closed(self, spider: Spider, reason: str) -> None:
-        """Close the connections to the API, and the books."""
+    async def spider_closed(self, spider: Spider, reason: str) -> None:
+        """Close the connections to the API, and the journal."""
         if self._tick is not None and self._tick.running:
             self._tick.stop()
         self._progress.stop()
         self.healths.crawl_ends(spider)
-        self.solver.close(finished=reason == "finished")
+        await self.solver.close_async(finished=reason == "finished")
 
     def response_received(self, response: Response, request: Request, spider: Spider) -> None:
         """The spider gets *response*, and may hand its meta on to other requests."""

@@ -6,15 +6,18 @@ import logging
 import os
 import re
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from scrapy_acecaptcha.errors import AceCaptchaError, SettingsError
+from filelock import FileLock, Timeout
+
+from scrapy_acecaptcha.errors import JournalError, SettingsError
+from scrapy_acecaptcha.recognition.journal_file import Outcome, open_for_writing
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,88 +25,36 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
-Outcome = Literal["accepted", "rejected", "unreadable", "unsent", "error", "unknown"]
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-
-SCHEMA_VERSION = 1  # PRAGMA user_version
-_APPLICATION_ID = 0x41634361  # "AcCa": tells a journal from any other SQLite database
-_BUSY_SECONDS = 30.0  # how long to wait for another process that writes
-
-# The image comes last: SQLite need not read its pages to get at the other columns.
-_SCHEMA = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS calls (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- a pruned row's id must not mean another call
-    time REAL NOT NULL,
-    spider TEXT NOT NULL,
-    host TEXT NOT NULL,
-    url TEXT NOT NULL,
-    sha256 TEXT NOT NULL,
-    answer TEXT,
-    seconds REAL,
-    code TEXT,
-    outcome TEXT NOT NULL DEFAULT 'unknown',
-    withdrawn INTEGER NOT NULL DEFAULT 0,
-    trace_id TEXT,
-    image BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS finished (
-    spider TEXT PRIMARY KEY,
-    last_call INTEGER NOT NULL  -- of the crawl that finished last
-);
-CREATE INDEX IF NOT EXISTS calls_counted ON calls (spider, host);
-CREATE INDEX IF NOT EXISTS calls_by_age ON calls (time);
-CREATE INDEX IF NOT EXISTS calls_reusable ON calls (host, sha256)
-    WHERE outcome = 'accepted' AND NOT withdrawn;
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-COMMIT;
-"""
 # In small bites, for other processes wait meanwhile.
 _PRUNE = """
 DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE time < ? ORDER BY time LIMIT 500)
 """
 
 
-class Call(NamedTuple):
-    """One call of the recognition API.
+class Account(NamedTuple):
+    """What the calls of one crawl are counted by, over its pauses.
 
-    :param time: when it was sent, in seconds since 1970
-    :param spider: the spider's name
-    :param host: host of the page
-    :param url: the page, without user name and password
-    :param sha256: of the image, in hexadecimal
-    :param answer: the text that the API read, None if it read none
-    :param seconds: from sending to the answer, None if none came
-    :param code: ``ok`` or the API's error code, None if the call was cut off
-    :param outcome: accepted, rejected, unreadable (the text did not fit the rule), unsent (the text
-        never reached the site, or it said nothing), error, or unknown after a crash
-    :param trace_id: what Ace Data Cloud's support asks for
-    :param image: the bytes that were sent, empty where they were not asked for
+    :param number: its row in the journal
+    :param spider: the spider's or script's name
+    :param lock: held as long as the crawl runs, and set free even by a kill -9
     """
 
-    time: float
+    number: int
     spider: str
-    host: str
-    url: str
-    sha256: str
-    answer: str | None
-    seconds: float | None
-    code: str | None
-    outcome: Outcome
-    trace_id: str | None
-    image: bytes
+    lock: FileLock
 
 
 class Journal:
     """Writes down every call before it is sent, and afterwards what came of it.
 
-    One object serves many threads, and several processes may write to one file, which has to be on
+    SQLite runs in a thread of the journal's own, as it may have to wait for other processes. One
+    object serves many threads, and several processes may write to one file, which has to be on
     a local disk (SQLite's WAL mode). Killing the process loses nothing; a power cut may lose the
     last moments, but leaves the file whole.
 
-    :param path: the file; it and its folder are made where they are missing
+    :param path: the file; it and its folder are made where they are missing, for its owner only
     :param keep_days: calls older than this many days are deleted now, None or 0: never. What was
         deleted does not count against a budget any more
     :raises SettingsError: the file cannot be opened, is no journal, or one of a newer version
@@ -111,8 +62,8 @@ class Journal:
 
     def __init__(self, path: str | os.PathLike[str], *, keep_days: float | None = None) -> None:
         self.path = Path(path).absolute()
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = _open_for_writing(self.path)
+        self._connection: sqlite3.Connection | None = open_for_writing(self.path)
+        self._thread = ThreadPoolExecutor(1, "acecaptcha-journal")
         if keep_days:
             self.prune(keep_days)
 
@@ -131,30 +82,121 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Close the file. A call that is still under way stays ``unknown``."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = None
+        """Write what is still to be written and close the file.
 
-    def begin(self, *, spider: str, host: str, url: str, image: bytes) -> int:
+        A call that is still under way stays ``unknown``.
+        """
+        with suppress(RuntimeError):  # it was closed before
+            self._thread.submit(self._close).result()
+        self._thread.shutdown()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    # Accounts
+
+    def open_account(self, spider: str, job: str = "") -> Account:
+        """Return the account of a crawl that was broken off, or a new one.
+
+        An account that another process, or another crawl of this one, is using is left to it.
+
+        :param spider: name of the spider or script
+        :param job: its JOBDIR, which goes on with its own account only
+        :raises JournalError: the journal cannot be written
+        """
+        return self._do(lambda db: self._claim(db, _text(spider), _text(job))).result()
+
+    def _claim(self, db: sqlite3.Connection, spider: str, job: str) -> Account:
+        db.execute("BEGIN IMMEDIATE")  # nobody else claims or finishes one meanwhile
+        try:
+            known = db.execute(
+                "SELECT id FROM accounts WHERE spider = ? AND job = ? AND NOT finished ORDER BY id",
+                (spider, job),
+            ).fetchall()
+            for (number,) in known:
+                lock = self._lock(number)
+                with suppress(Timeout):
+                    lock.acquire(timeout=0)
+                    return Account(number, spider, lock)
+            row = db.execute("INSERT INTO accounts (spider, job) VALUES (?, ?)", (spider, job))
+            assert row.lastrowid is not None
+            account = Account(row.lastrowid, spider, self._lock(row.lastrowid))
+            account.lock.acquire()
+            return account
+        finally:
+            db.execute("COMMIT")
+
+    def _lock(self, number: int) -> FileLock:
+        name = self.path.with_name(f"{self.path.name}-{number}.lock")
+        return FileLock(name, mode=0o600, thread_local=False)
+
+    def spent(self, account: Account, rule: str | None = None) -> int:
+        """Count the calls of a crawl that may have been paused; blocks.
+
+        :param rule: only calls for this rule's budget
+        :raises JournalError: the journal cannot be read
+        """
+        counted: int = self._value(
+            "SELECT count(*) FROM calls WHERE account = ?1 AND (?2 IS NULL OR rule = ?2)",
+            account.number,
+            rule,
+        ).result()
+        return counted
+
+    def leave(self, account: Account, *, finished: bool) -> None:
+        """Give an account back.
+
+        :param finished: the crawl has come to its end, so that the next one begins at zero
+        """
+
+        def leave(db: sqlite3.Connection) -> None:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                if finished:
+                    db.execute("UPDATE accounts SET finished = 1 WHERE id = ?", (account.number,))
+            finally:
+                Path(account.lock.lock_file).unlink(missing_ok=True)
+                account.lock.release()
+                db.execute("COMMIT")
+
+        self._later(leave)
+
+    # Calls
+
+    def begin(self, account: Account, *, host: str, url: str, image: bytes, rule: str = "") -> int:
         """Write down a call that is about to be sent; it is on disk when this returns.
 
         :param url: the page that shows the captcha; a user name and password in it are left out
+        :param rule: whose budget it counts for, by default the host's
         :returns: the row, for :meth:`complete` and :meth:`settle`
-        :raises AceCaptchaError: the journal cannot be written, so that the call must not be sent
+        :raises JournalError: the journal cannot be written, so that the call must not be sent
         """
-        cursor = self._write(
-            "INSERT INTO calls (time, spider, host, url, sha256, image) VALUES (?, ?, ?, ?, ?, ?)",
-            time.time(),
-            _text(spider),
-            _text(host),
-            re.sub(r"//[^/?#]*@", "//", _text(url), count=1),
-            sha256(image).hexdigest(),
-            image,
-        )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+        values = {
+            "account": account.number,
+            "time": time.time(),
+            "spider": _text(account.spider),
+            "host": _text(host),
+            "rule": _text(rule or host),
+            "url": re.sub(r"//[^/?#]*@", "//", _text(url), count=1),
+            "sha256": sha256(image).hexdigest(),
+            "image": image,
+        }
+        row = self._do(lambda db: _insert(db, "calls", values)).result()
+        assert row is not None
+        return row
+
+    def note_task(self, row: int, task_id: str) -> None:
+        """Write down under which number a call's text can be had; blocks.
+
+        :raises JournalError: the journal cannot be written
+        """
+        self._do(
+            lambda db: db.execute(
+                "UPDATE calls SET task_id = ? WHERE id = ?", (_text(task_id), row)
+            )
+        ).result()
 
     def complete(
         self,
@@ -165,7 +207,7 @@ class Journal:
         seconds: float,
         trace_id: str | None = None,
     ) -> None:
-        """Write down how a call came back.
+        """Write down how a call came back; it is on disk when this returns.
 
         A failure to do so is logged and nothing more: the answer is paid for, and the row is there.
 
@@ -173,16 +215,17 @@ class Journal:
         :param code: ``ok`` or the API's error code; the latter makes the outcome ``error``
         :param seconds: from sending to the answer
         """
-        self._note(
+        written = self._note(
             "UPDATE calls SET answer = ?, code = ?, seconds = ?, trace_id = ?, outcome = ?"
             " WHERE id = ?",
             None if answer is None else _text(answer),
-            code,
+            _text(code),
             seconds,
             None if trace_id is None else _text(str(trace_id)),
             "unknown" if code == "ok" else "error",
             row,
         )
+        wait([written])
 
     def settle(self, row: int, outcome: Outcome) -> None:
         """Write down what the site said to an answer, or that the answer did not fit the rule.
@@ -198,18 +241,17 @@ class Journal:
             )
         self._note("UPDATE calls SET outcome = ? WHERE id = ?", outcome, row)
 
-    def answer_for(self, image: bytes, host: str) -> str | None:
-        """Return the answer that *host* accepted for exactly this image, None if there is none.
+    def answer_for(self, image: bytes, host: str) -> Future[str | None]:
+        """Return, in time, the answer that *host* accepted for exactly this image.
 
-        :raises AceCaptchaError: the journal cannot be read
+        None if there is none; JournalError if the journal cannot be read.
         """
-        answer: str | None = self._value(
+        return self._value(
             "SELECT answer FROM calls WHERE outcome = 'accepted' AND NOT withdrawn"
             " AND host = ? AND sha256 = ? ORDER BY id DESC LIMIT 1",
             _text(host),
             sha256(image).hexdigest(),
         )
-        return answer
 
     def reject(self, image: bytes, host: str) -> None:
         """Take out the answers for *image*: the site refused the one from :meth:`answer_for`."""
@@ -220,42 +262,42 @@ class Journal:
             sha256(image).hexdigest(),
         )
 
-    def calls(self, host: str | None = None, spider: str | None = None) -> int:
-        """Count the calls that were sent, whatever came of them: what a budget has to know.
+    # Texts that nobody was paid for
 
-        :param host: only calls for this host
-        :param spider: only calls of this spider
-        :raises AceCaptchaError: the journal cannot be read
+    def note_free_reading(self, account: Account, host: str, source: str, outcome: Outcome) -> None:
+        """Write down what became of a text that came from the journal or from a local reader.
+
+        :param source: ``journal`` or ``local``
         """
-        return int(
-            self._value(
-                "SELECT count(*) FROM calls"
-                " WHERE (?1 IS NULL OR host = ?1) AND (?2 IS NULL OR spider = ?2)",
-                host,
-                spider,
-            )
-        )
-
-    def spent(self, spider: str, host: str | None = None) -> int:
-        """Count the calls of a crawl that may have been paused, but has not finished.
-
-        :param host: only calls for this host
-        :raises AceCaptchaError: the journal cannot be read
-        """
-        return int(
-            self._value(
-                "SELECT count(*) FROM calls WHERE spider = ?1 AND (?2 IS NULL OR host = ?2)"
-                " AND id > coalesce((SELECT last_call FROM finished WHERE spider = ?1), 0)",
-                _text(spider),
-                host,
-            )
-        )
-
-    def finish(self, spider: str) -> None:
-        """Close the account of a crawl that has come to its end: the next one begins at zero."""
         self._note(
-            "INSERT OR REPLACE INTO finished SELECT ?1, coalesce(max(id), 0) FROM calls",
-            _text(spider),
+            "INSERT INTO free_readings (time, spider, host, source, outcome)"
+            " VALUES (?, ?, ?, ?, ?)",
+            time.time(),
+            _text(account.spider),
+            _text(host),
+            source,
+            outcome,
+        )
+
+    def verdicts(self, host: str, source: str) -> Future[list[str]]:
+        """Return, in time, what *host* said to the newest texts of *source*: at most 100.
+
+        :param source: ``local`` or ``api``
+        """
+        table = "calls" if source == "api" else "free_readings"
+        which = "" if source == "api" else " AND source = ?2"
+        sql = (
+            f"SELECT outcome FROM {table} WHERE host = ?1{which}"  # noqa: S608 - our own names
+            " AND outcome IN ('accepted', 'rejected') ORDER BY id DESC LIMIT 100"
+        )
+        values = (_text(host), source)[: 1 if source == "api" else 2]
+        return self._do(lambda db: [row[0] for row in db.execute(sql, values)][::-1])
+
+    def latencies(self) -> Future[list[float]]:
+        """Return, in time, the seconds that the newest calls took: at most 100."""
+        sql = "SELECT seconds FROM calls WHERE code = 'ok' ORDER BY id DESC LIMIT 100"
+        return self._do(
+            lambda db: [s for (s,) in db.execute(sql) if isinstance(s, float) and 0 < s < 3600]
         )
 
     def prune(self, keep_days: float) -> int:
@@ -264,191 +306,70 @@ class Journal:
         The file does not shrink; the room in it is used again.
 
         :raises SettingsError: *keep_days* is not a positive number
-        :raises AceCaptchaError: the journal cannot be written
+        :raises JournalError: the journal cannot be written
         """
         if not keep_days > 0:
             raise SettingsError(f"keep_days must be a positive number of days, not {keep_days!r}")
         oldest = time.time() - keep_days * 86400
         pruned = 0
-        while deleted := self._write(_PRUNE, oldest).rowcount:
+        while deleted := self._do(lambda db: db.execute(_PRUNE, (oldest,)).rowcount).result():
             pruned += deleted
         return pruned
 
-    def rows(self) -> Iterator[Call]:
-        """Yield every call, the newest first, without loading them all."""
-        with Snapshot(self.path) as snapshot:
-            yield from snapshot.rows()
+    # The thread
 
-    def _write(self, sql: str, *values: object) -> sqlite3.Cursor:
-        """Run one statement, which is one transaction."""
-        with self._opened() as connection:
-            return connection.execute(sql, values)
+    def _do(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Run *work* in the journal's thread, after all that was asked of it before."""
+        try:
+            return self._thread.submit(self._working, work)
+        except RuntimeError:
+            raise JournalError(f"The journal {self.path} was closed") from None
 
-    def _note(self, sql: str, *values: object) -> None:
+    def _working(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._connection is None:
+            raise JournalError(f"The journal {self.path} was closed")
+        try:
+            return work(self._connection)
+        except (sqlite3.Error, OSError) as error:
+            raise JournalError(
+                f"The journal {self.path} does not work ({error}): is its disk full, was it moved "
+                "or deleted, or does another process keep it locked?"
+            ) from error
+
+    def _later(self, work: Callable[[sqlite3.Connection], object]) -> Future[object]:
         """Write what may be missing: it is no reason to lose an answer that is paid for."""
-        if self._connection is None:  # a call that outlived the crawl
-            return
+
+        def logged(future: Future[object]) -> None:
+            error = future.exception()
+            if error is not None:
+                logger.error("What became of an API call was not written down: %s", error)
+
         try:
-            self._write(sql, *values)
-        except AceCaptchaError as error:
-            logger.error("What became of an API call was not written down: %s", error)
+            written: Future[object] = self._do(work)
+        except JournalError:  # closed: a call outlived the crawl
+            written = Future()
+            written.set_result(None)
+        else:
+            written.add_done_callback(logged)
+        return written
 
-    def _value(self, sql: str, *values: object) -> Any:
-        """Return the first value that a query finds, None if it finds nothing."""
-        with self._opened() as connection:
-            rows = connection.execute(sql, values).fetchall()
-        return rows[0][0] if rows else None
+    def _note(self, sql: str, *values: object) -> Future[object]:
+        return self._later(lambda db: db.execute(sql, values))
 
-    @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            if self._connection is None:
-                raise AceCaptchaError(f"The journal {self.path} was closed")
-            try:
-                yield self._connection
-            except sqlite3.Error as error:
-                raise AceCaptchaError(
-                    f"The journal {self.path} does not work ({error}): is its disk full, or was "
-                    "it moved or deleted?"
-                ) from error
+    def _value(self, sql: str, *values: object) -> Future[Any]:
+        """Return, in time, the first value that a query finds, None if it finds nothing."""
+
+        def first(db: sqlite3.Connection) -> Any:
+            rows = db.execute(sql, values).fetchall()
+            return rows[0][0] if rows else None
+
+        return self._do(first)
 
 
-class Snapshot:
-    """A journal as it is at this moment, for reading only.
-
-    :param path: a journal; crawls may go on writing to it
-    :raises SettingsError: there is no such file, it is no journal, or one of a newer version
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).absolute()
-        self._connection = _open_for_reading(self.path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._connection.close()
-
-    def rows(self, limit: int | None = None, *, images: bool = True) -> Iterator[Call]:
-        """Yield the calls, the newest first.
-
-        :param limit: most calls to yield, None: all
-        :param images: False leaves :attr:`Call.image` empty, which is a great deal faster
-        :raises AceCaptchaError: the file is damaged
-        """
-        columns = ", ".join(Call._fields if images else (*Call._fields[:-1], "x''"))
-        sql = f"SELECT {columns} FROM calls ORDER BY id DESC LIMIT ?"  # noqa: S608 - our own names
-        try:
-            found = self._connection.execute(sql, (-1 if limit is None else limit,))
-            yield from map(Call._make, found)
-        except sqlite3.Error as error:
-            raise AceCaptchaError(f"The journal {self.path} cannot be read: {error}") from error
-
-
-def _open_for_writing(path: Path) -> sqlite3.Connection:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = _connect(path, "mode=rwc")
-        with _closed_on_error(connection):
-            version = _checked_version(connection, path)
-            _write_ahead(connection)
-            if version < SCHEMA_VERSION:
-                connection.executescript(_SCHEMA)
-    except (OSError, sqlite3.Error) as error:
-        raise _refusal(path, error) from error
-    return connection
-
-
-def _open_for_reading(path: Path) -> sqlite3.Connection:
-    if not os.path.isfile(path):
-        raise SettingsError(f"There is no journal {path}: no such file")
-    try:
-        try:
-            return _reader(path, "mode=rw")  # mode=ro leaves -wal and -shm files behind
-        except sqlite3.OperationalError:
-            if path.with_name(f"{path.name}-wal").exists():
-                raise
-            # A write-protected folder: SQLite must be told that nobody else can write, either.
-            return _reader(path, "immutable=1")
-    except sqlite3.Error as error:
-        raise _refusal(path, error) from error
-
-
-def _reader(path: Path, mode: str) -> sqlite3.Connection:
-    connection = _connect(path, mode)
-    with _closed_on_error(connection):
-        connection.execute("PRAGMA query_only = 1")
-        connection.execute("BEGIN")  # everything that is read from here on is of one moment
-        if not _checked_version(connection, path):
-            raise SettingsError(f"{path} is not a journal: it is empty")
-    return connection
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(
-        f"{path.as_uri()}?{mode}",
-        uri=True,
-        timeout=_BUSY_SECONDS,
-        isolation_level=None,  # each statement is a transaction
-        check_same_thread=False,  # a lock sees to that
-    )
-
-
-@contextmanager
-def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        connection.close()
-        raise
-
-
-def _checked_version(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the schema's version, 0 for an empty file; refuse what is no journal of ours."""
-    ((version, application, tables),) = connection.execute(
-        "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master)"
-        " FROM pragma_user_version, pragma_application_id"
-    )
-    if tables and application != _APPLICATION_ID:
-        raise SettingsError(
-            f"{path} is not a journal but a database of something else: name another file"
-        )
-    if version > SCHEMA_VERSION:
-        raise SettingsError(
-            f"The journal {path} was written by a newer scrapy-acecaptcha (schema {version}; this "
-            f"one knows {SCHEMA_VERSION}): upgrade the package, or name another file"
-        )
-    return int(version)
-
-
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """Switch to WAL mode, in which readers and the writer do not wait for each other."""
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            break
-        except sqlite3.OperationalError:
-            # SQLite does not wait by itself where several processes switch a new file at once.
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-    connection.execute("PRAGMA synchronous = NORMAL")
-
-
-def _refusal(path: Path, error: Exception) -> SettingsError:
-    reason = getattr(error, "strerror", None) or error
-    return SettingsError(f"The journal {path} cannot be opened ({reason}): name another file")
+def _insert(db: sqlite3.Connection, table: str, values: dict[str, object]) -> int | None:
+    names, places = ", ".join(values), ", ".join(f":{name}" for name in values)
+    sql = f"INSERT INTO {table} ({names}) VALUES ({places})"  # noqa: S608 - our own names
+    return db.execute(sql, values).lastrowid
 
 
 def _text(text: str) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from scrapy_acecaptcha.flow import Outcome, Steps
     from scrapy_acecaptcha.recognition.client import AceCaptchaClient
-    from scrapy_acecaptcha.recognition.journal import Journal
+    from scrapy_acecaptcha.recognition.journal import Account, Journal
     from scrapy_acecaptcha.recognition.waits import Waits
 
 
@@ -84,16 +84,22 @@ class Recognizer:
 
     :param budget: of all calls
     :param journal: None for none
-    :param name: the spider or script, for the journal
+    :param account: what the journal counts the calls by
     """
 
     def __init__(
-        self, client: AceCaptchaClient, *, budget: Budget, journal: Journal | None, name: str
+        self,
+        client: AceCaptchaClient,
+        *,
+        budget: Budget,
+        journal: Journal | None,
+        account: Account | None,
     ) -> None:
         self.client = client
         self.budget = budget
-        self.journal = journal
-        self.name = name
+        self.books: tuple[Journal, Account] | None = None
+        if journal is not None and account is not None:
+            self.books = (journal, account)
         self.circuit_breaker = CircuitBreaker()
         self.check_may_call: Callable[[], None] = lambda: None  # raises once the crawl is stopping
         self._counts: Counter[str] = Counter()
@@ -117,10 +123,13 @@ class Recognizer:
         :raises ApiError: the API said no
         :raises BudgetExhausted: the budget of all calls is used up
         :raises CaptchaUnsolved: the rule's budget is used up
+        :raises JournalError: the journal cannot be written or read
         """
-        known = self._known(image, origin)
-        if known is not None:
-            return known
+        if self.books is not None:
+            known = yield waits.for_thread(self.books[0].answer_for(image, origin.host))
+            if known is not None:
+                self.count("reused")
+                return Reading(known, lambda outcome: self._tell_reused(image, origin, outcome))
         call = _Call(self, image, origin)
         since = time.monotonic()
         while pause := self.circuit_breaker.pause(call, since):
@@ -154,28 +163,21 @@ class Recognizer:
                 ) from None
         self.budget.spend()
 
-    def _known(self, image: bytes, origin: Origin) -> Reading | None:
-        """The text that was accepted for this image before."""
-        if self.journal is None:
-            return None
-        text = self.journal.answer_for(image, origin.host)
-        if text is None:
-            return None
-        self.count("reused")
-        return Reading(text, lambda outcome: self._tell_reused(image, origin, outcome))
-
     def _tell_reused(self, image: bytes, origin: Origin, outcome: Outcome) -> None:
-        if outcome == "accepted":
+        if outcome != "accepted":
+            self.count(outcome)
+        if self.books is None:
             return
-        self.count(outcome)
-        if outcome != "unsent" and self.journal is not None:
-            self.journal.reject(image, origin.host)
+        journal, account = self.books
+        journal.note_free_reading(account, origin.host, "journal", outcome)
+        if outcome in ("rejected", "unreadable"):
+            journal.reject(image, origin.host)
 
     def _rule_budget(self, origin: Origin) -> Budget:
         account = origin.account or origin.host
         with self._lock:
             if account not in self._rule_budgets:
-                spent = self.journal.spent(self.name, account) if self.journal else 0
+                spent = self.books[0].spent(self.books[1], account) if self.books else 0
                 self._rule_budgets[account] = Budget(
                     origin.budget, spent=spent, name=f"the budget of {account}"
                 )
@@ -195,9 +197,10 @@ class _Call:
         recognizer, origin = self._recognizer, self._origin
         recognizer.check_may_call()
         recognizer.pay(origin)
-        if recognizer.journal is not None:
-            self._row = recognizer.journal.begin(
-                spider=recognizer.name, host=origin.host, url=origin.url, image=image
+        if recognizer.books is not None:
+            journal, account = recognizer.books
+            self._row = journal.begin(
+                account, host=origin.host, url=origin.url, rule=origin.account, image=image
             )
         recognizer.count("api_requests")
 
@@ -206,8 +209,8 @@ class _Call:
         answer, code = (None, outcome.code) if isinstance(outcome, ApiError) else (outcome, "ok")
         if code != "ok":
             self._recognizer.count(f"api_errors/{code}")
-        if self._recognizer.journal is not None and self._row is not None:
-            self._recognizer.journal.complete(
+        if self._recognizer.books is not None and self._row is not None:
+            self._recognizer.books[0].complete(
                 self._row, answer=answer, code=code, seconds=seconds, trace_id=trace_id
             )
 
@@ -215,5 +218,5 @@ class _Call:
         """Write down what became of the text."""
         if outcome != "accepted":
             self._recognizer.count(outcome)
-        if self._recognizer.journal is not None and self._row is not None:
-            self._recognizer.journal.settle(self._row, outcome)
+        if self._recognizer.books is not None and self._row is not None:
+            self._recognizer.books[0].settle(self._row, outcome)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
-from scrapy_acecaptcha.recognition.journal import OUTCOMES
+from scrapy_acecaptcha.recognition.journal_file import OUTCOMES
 
 NOTHING = '<p class="muted">Nothing to show yet.</p>'
 DASH = "\N{EN DASH}"  # where there is no number

@@ -21,7 +21,7 @@ from typing import TextIO
 
 from scrapy_acecaptcha.errors import AceCaptchaError, SettingsError
 from scrapy_acecaptcha.page.images import image_format
-from scrapy_acecaptcha.recognition.journal import OUTCOMES, Call, Snapshot
+from scrapy_acecaptcha.recognition.journal_file import OUTCOMES, Call, Snapshot
 from scrapy_acecaptcha.report.charts import (
     DASH,
     NOTHING,

@@ -223,7 +223,9 @@ def test_check_tells_whether_the_token_is_good(
 def test_report_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, page = tmp_path / "journal.db", tmp_path / "report.html"
     with Journal(path) as journal:
-        journal.begin(spider="s", host="example.org", url="http://example.org/", image=b"x")
+        journal.begin(
+            journal.open_account("s"), host="example.org", url="http://example.org/", image=b"x"
+        )
     assert main(["report", str(path), "-o", str(page)]) == 0
     assert capsys.readouterr().out == f"{page}: 1 calls\n"
     assert "example.org" in page.read_text()

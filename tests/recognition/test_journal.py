@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from hashlib import sha256
@@ -18,7 +19,8 @@ from typing import Any
 import pytest
 
 from scrapy_acecaptcha.errors import AceCaptchaError, SettingsError
-from scrapy_acecaptcha.recognition.journal import SCHEMA_VERSION, Call, Journal, Snapshot
+from scrapy_acecaptcha.recognition.journal import Account, Journal
+from scrapy_acecaptcha.recognition.journal_file import SCHEMA_VERSION, Call, Snapshot
 
 IMAGE = b"\x89PNG\r\n\x1a\n one"
 OTHER = b"\x89PNG\r\n\x1a\n two"
@@ -31,14 +33,34 @@ def path(tmp_path: Path) -> Path:
 
 
 def begin(journal: Journal, image: bytes = IMAGE, **fields: Any) -> int:
-    call = {"spider": "court", "host": HOST, "url": f"https://{HOST}/search", **fields}
-    return journal.begin(**call, image=image)
+    call = {"host": HOST, "url": f"https://{HOST}/search", **fields}
+    name = call.pop("spider", "court")
+    account = ACCOUNTS.get((id(journal), name)) or journal.open_account(name)
+    ACCOUNTS[id(journal), name] = account
+    return journal.begin(account, **call, image=image)
+
+
+ACCOUNTS: dict[tuple[int, str], Account] = {}
+
+
+@pytest.fixture(autouse=True)
+def _no_accounts() -> Iterator[None]:
+    yield
+    for account in ACCOUNTS.values():
+        account.lock.release()
+    ACCOUNTS.clear()
+
+
+def calls(path: Path) -> list[Call]:
+    with Snapshot(path) as snapshot:
+        return list(snapshot.rows())
 
 
 def settled(journal: Journal, outcome: Any, answer: str = "7364", **fields: Any) -> int:
     row = begin(journal, **fields)
     journal.complete(row, answer=answer, seconds=0.5)
     journal.settle(row, outcome)
+    journal.latencies().result()  # the settling has been done by then
     return row
 
 
@@ -52,12 +74,12 @@ class TestRows:
     def test_all_that_is_known_of_a_call(self, path: Path) -> None:
         with Journal(path) as journal:
             row = begin(journal)
-            (call,) = journal.rows()
+            (call,) = calls(path)
             assert call.outcome == "unknown"
             assert (call.answer, call.code, call.seconds, call.trace_id) == (None, None, None, None)
             journal.complete(row, answer="73 64", seconds=1.5, trace_id="abc")
             journal.settle(row, "accepted")
-            (call,) = journal.rows()
+            (call,) = calls(path)
         assert abs(call.time - time.time()) < 60
         assert call == Call(
             time=call.time,
@@ -77,24 +99,24 @@ class TestRows:
         with Journal(path) as journal:
             for answer in "abc":
                 settled(journal, "accepted", answer)
-            assert [call.answer for call in journal.rows()] == ["c", "b", "a"]
+            assert [call.answer for call in calls(path)] == ["c", "b", "a"]
 
     def test_error(self, path: Path) -> None:
         with Journal(path) as journal:
             journal.complete(begin(journal), code="timeout", seconds=130.0)
-            (call,) = journal.rows()
+            (call,) = calls(path)
         assert (call.outcome, call.code, call.answer) == ("error", "timeout", None)
 
     def test_user_and_password_of_the_url_stay_out(self, path: Path) -> None:
         with Journal(path) as journal:
             begin(journal, url="https://me:se@cret@example.org/a?mail=x@y.org")
-            (call,) = journal.rows()
+            (call,) = calls(path)
         assert call.url == "https://example.org/a?mail=x@y.org"
 
     def test_lone_surrogates_in_an_answer(self, path: Path) -> None:
         with Journal(path) as journal:
             journal.complete(begin(journal), answer="7\ud83d4", seconds=1)
-            (call,) = journal.rows()
+            (call,) = calls(path)
         assert call.answer == "7?4"
 
     def test_snapshot_without_images_and_with_a_limit(self, path: Path) -> None:
@@ -111,26 +133,26 @@ class TestReuse:
     def test_accepted_answer(self, path: Path) -> None:
         with Journal(path) as journal:
             settled(journal, "accepted")
-            assert journal.answer_for(IMAGE, HOST) == "7364"
-            assert journal.answer_for(OTHER, HOST) is None
-            assert journal.answer_for(IMAGE, "other.example.org") is None
+            assert journal.answer_for(IMAGE, HOST).result() == "7364"
+            assert journal.answer_for(OTHER, HOST).result() is None
+            assert journal.answer_for(IMAGE, "other.example.org").result() is None
 
     @pytest.mark.parametrize("outcome", ["rejected", "unreadable", "unknown", "error"])
     def test_any_other_answer(self, path: Path, outcome: str) -> None:
         with Journal(path) as journal:
             settled(journal, outcome)
-            assert journal.answer_for(IMAGE, HOST) is None
+            assert journal.answer_for(IMAGE, HOST).result() is None
 
     def test_rejection_of_a_reused_answer(self, path: Path) -> None:
         with Journal(path) as journal:
             settled(journal, "accepted")
             settled(journal, "accepted", host="other.example.org")
             journal.reject(IMAGE, HOST)
-            assert journal.answer_for(IMAGE, HOST) is None
-            assert journal.answer_for(IMAGE, "other.example.org") == "7364"
-            assert [call.outcome for call in journal.rows()] == ["accepted", "accepted"]
+            assert journal.answer_for(IMAGE, HOST).result() is None
+            assert journal.answer_for(IMAGE, "other.example.org").result() == "7364"
+            assert outcomes(path) == ["accepted", "accepted"]
             settled(journal, "accepted", "new")
-            assert journal.answer_for(IMAGE, HOST) == "new"
+            assert journal.answer_for(IMAGE, HOST).result() == "new"
 
     def test_rejection_of_a_later_call(self, path: Path) -> None:
         with Journal(path) as journal:
@@ -138,16 +160,16 @@ class TestReuse:
             settled(journal, "accepted")
             journal.complete(slow, answer="7364", seconds=9)
             journal.settle(slow, "rejected")  # sent before, refused after the other was accepted
-            assert journal.answer_for(IMAGE, HOST) is None
+            assert journal.answer_for(IMAGE, HOST).result() is None
 
     def test_over_a_restart(self, path: Path) -> None:
         with Journal(path) as journal:
             settled(journal, "accepted")
         with Journal(path) as journal:
-            assert journal.answer_for(IMAGE, HOST) == "7364"
+            assert journal.answer_for(IMAGE, HOST).result() == "7364"
             journal.reject(IMAGE, HOST)
         with Journal(path) as journal:
-            assert journal.answer_for(IMAGE, HOST) is None
+            assert journal.answer_for(IMAGE, HOST).result() is None
 
     def test_lookup_uses_the_index(self, path: Path) -> None:
         Journal(path).close()
@@ -163,15 +185,45 @@ class TestReuse:
 class TestBudgetCount:
     def test_counts_whatever_came_of_a_call(self, path: Path) -> None:
         with Journal(path) as journal:
-            begin(journal)
-            journal.complete(begin(journal), code="timeout", seconds=1)
-            settled(journal, "accepted", host="b.example.org")
-            settled(journal, "rejected", spider="register")
-            assert journal.calls() == 4
-            assert journal.calls(host="b.example.org") == 1
-            assert journal.calls(spider="court") == 3
-            assert journal.calls(host=HOST, spider="register") == 1
-            assert journal.calls(host="nobody.example.org") == 0
+            court, register = journal.open_account("court"), journal.open_account("register")
+            for account, host in ((court, "a.org"), (court, "b.org"), (register, "a.org")):
+                journal.begin(account, host=host, url="", image=IMAGE)
+            journal.begin(court, host="b.org:8000", rule="b.org", url="", image=IMAGE)
+            assert [journal.spent(court), journal.spent(register)] == [3, 1]
+            assert [journal.spent(court, host) for host in ("b.org", "a.org", "c.org")] == [2, 1, 0]
+
+    def test_a_crawl_that_was_broken_off_goes_on_and_a_finished_one_begins_anew(
+        self, path: Path
+    ) -> None:
+        for finished, spent in ((False, 0), (True, 1), (True, 0)):
+            with Journal(path) as journal:
+                account = journal.open_account("court")
+                assert journal.spent(account) == spent
+                journal.begin(account, host="h", url="", image=IMAGE)
+                journal.leave(account, finished=finished)
+        assert sorted(file.name for file in path.parent.iterdir()) == [path.name]
+
+    def test_two_at_a_time_have_each_their_account(self, path: Path) -> None:
+        with Journal(path) as one, Journal(path) as other:
+            first, second = one.open_account("court"), other.open_account("court")
+            one.begin(first, host="h", url="", image=IMAGE)
+            other.begin(second, host="h", url="", image=OTHER)
+            one.leave(first, finished=True)
+            other.begin(second, host="h", url="", image=OTHER)
+            assert other.spent(second) == 2
+            other.leave(second, finished=False)
+        with Journal(path) as journal:
+            assert journal.spent(journal.open_account("court")) == 2
+
+    def test_a_job_goes_on_with_its_own_account(self, path: Path) -> None:
+        for job in ("/a", "/b", "/b"):
+            with Journal(path) as journal:
+                account = journal.open_account("court", job)
+                journal.begin(account, host="h", url="", image=IMAGE)
+                journal.leave(account, finished=False)
+        with Journal(path) as journal:
+            assert journal.spent(journal.open_account("court", "/a")) == 1
+            assert journal.spent(journal.open_account("court", "/b")) == 2
 
     def test_prune(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         now = time.time()
@@ -182,13 +234,13 @@ class TestBudgetCount:
                     begin(journal, image=IMAGE + b"%d" % number)
             begin(journal)
             journal.prune(32)
-            assert journal.calls() == 1201
+            assert len(calls(path)) == 1201
         with Journal(path, keep_days=30) as journal:
-            assert journal.calls() == 1
+            assert len(calls(path)) == 1
             newer = begin(journal)
             assert newer > 1201  # a pruned row's number never means another call
         with Journal(path, keep_days=0) as journal:
-            assert journal.calls() == 2
+            assert len(calls(path)) == 2
             with pytest.raises(SettingsError, match="positive number of days, not -1"):
                 journal.prune(-1)
 
@@ -197,10 +249,10 @@ class TestManyWriters:
     def test_threads(self, path: Path) -> None:
         with Journal(path) as journal, ThreadPoolExecutor(32) as threads:
             list(threads.map(lambda n: settled(journal, "accepted", image=b"%d" % n), range(640)))
-            assert journal.calls() == 640
-            assert len({call.sha256 for call in journal.rows()}) == 640
-            assert {call.outcome for call in journal.rows()} == {"accepted"}
-            assert journal.answer_for(b"639", HOST) == "7364"
+            assert len(calls(path)) == 640
+            assert len({call.sha256 for call in calls(path)}) == 640
+            assert {call.outcome for call in calls(path)} == {"accepted"}
+            assert journal.answer_for(b"639", HOST).result() == "7364"
 
     def test_processes_on_a_file_that_is_not_there_yet(self, path: Path) -> None:
         processes = [
@@ -223,32 +275,33 @@ class TestManyWriters:
         process.send_signal(signal.SIGKILL)
         process.communicate()
         with Journal(path) as journal:
-            assert [call.outcome for call in journal.rows()] == ["unknown", "accepted"]
-            assert journal.calls() == 2
-            settled(journal, "accepted")
-            assert journal.calls() == 3
+            assert outcomes(path) == ["unknown", "accepted"]
+            account = journal.open_account("s")  # killed, so nobody holds it
+            assert journal.spent(account) == 2
 
 
 WRITER = """
 import sys
-from scrapy_acecaptcha.recognition.journal import Journal
+from scrapy_acecaptcha.recognition.journal import Account, Journal
 
 with Journal(sys.argv[1]) as journal:
+    account = journal.open_account(sys.argv[2])
     for number in range(50):
-        row = journal.begin(spider=sys.argv[2], host="h", url="http://h/", image=b"%d" % number)
+        row = journal.begin(account, host="h", url="http://h/", image=b"%d" % number)
         journal.complete(row, answer="a", seconds=1)
         journal.settle(row, "accepted")
 """
 
 VICTIM = """
 import sys, time
-from scrapy_acecaptcha.recognition.journal import Journal
+from scrapy_acecaptcha.recognition.journal import Account, Journal
 
 journal = Journal(sys.argv[1])
-row = journal.begin(spider="s", host="h", url="http://h/", image=b"1")
+account = journal.open_account("s")
+row = journal.begin(account, host="h", url="http://h/", image=b"1")
 journal.complete(row, answer="a", seconds=1)
 journal.settle(row, "accepted")
-journal.begin(spider="s", host="h", url="http://h/", image=b"2")
+journal.begin(account, host="h", url="http://h/", image=b"2")
 print("sent", flush=True)
 time.sleep(60)
 """
@@ -258,13 +311,15 @@ class TestFile:
     def test_folder_is_made(self, tmp_path: Path) -> None:
         with Journal(tmp_path / "a" / "b" / "c.db") as journal:
             begin(journal)
-        assert [file.name for file in (tmp_path / "a" / "b").iterdir()] == ["c.db"]
+            assert [oct(f.stat().st_mode) for f in (tmp_path / "a" / "b").iterdir()] == [
+                "0o100600"
+            ] * 4  # with -wal, -shm and the account's lock
 
     @pytest.mark.parametrize("name", ["a b.db", "50%25?mode=memory#x.db", ":memory:", "日本.db"])
     def test_odd_names(self, tmp_path: Path, name: str) -> None:
         with Journal(tmp_path / name) as journal:
             begin(journal)
-        assert [file.name for file in tmp_path.iterdir()] == [name]
+        assert name in [file.name for file in tmp_path.iterdir()]
         assert outcomes(tmp_path / name) == ["unknown"]
 
     def test_close_is_idempotent_and_final(
@@ -344,7 +399,7 @@ class TestFile:
         with Snapshot(path) as snapshot:
             assert len(list(snapshot.rows())) == 1
         assert path.read_bytes() == before
-        assert [file.name for file in path.parent.iterdir()] == [path.name]
+        assert not list(path.parent.glob("*-wal"))
 
     def test_damaged_file(self, path: Path) -> None:
         with Journal(path) as journal:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from parsel import Selector
 
 from scrapy_acecaptcha.errors import AceCaptchaError, SettingsError
-from scrapy_acecaptcha.recognition.journal import OUTCOMES, Journal
+from scrapy_acecaptcha.recognition.journal import Account, Journal
+from scrapy_acecaptcha.recognition.journal_file import OUTCOMES
 from scrapy_acecaptcha.report import report
 from scrapy_acecaptcha.report.charts import DASH, NOTHING, duration, histogram, moment, timeline
 from scrapy_acecaptcha.report.report import write_report
@@ -44,13 +46,21 @@ def call(
     **fields: Any,
 ) -> None:
     """Write one call into the journal."""
-    begun = {"spider": "court", "host": HOST, "url": f"https://{HOST}/search", "image": GIF}
-    row = journal.begin(**{**begun, **fields})
+    begun: dict[str, Any] = {
+        "spider": "court",
+        "host": HOST,
+        "url": f"https://{HOST}/search",
+        "image": GIF,
+    }
+    call = {**begun, **fields}
+    account = Account(1, call.pop("spider"), FileLock(journal.path))
+    row = journal.begin(account, **call)
     if outcome == "unknown":
         return
     journal.complete(row, answer=answer, code=code, seconds=seconds, trace_id=trace_id)
     if code == "ok":
         journal.settle(row, outcome)
+        journal.latencies().result()  # it is on disk by then
 
 
 def written(journal: Journal, **options: Any) -> Path:

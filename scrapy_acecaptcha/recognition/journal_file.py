@@ -1,0 +1,245 @@
+"""The journal's file: its schema, how it is opened, and a snapshot of it for reading."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+from scrapy_acecaptcha.errors import AceCaptchaError, SettingsError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+Outcome = Literal["accepted", "rejected", "unreadable", "unsent", "error", "unknown"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+SCHEMA_VERSION = 2  # PRAGMA user_version
+_APPLICATION_ID = 0x41634361  # "AcCa": tells a journal from any other SQLite database
+BUSY_SECONDS = 30.0  # how long to wait for another process that writes
+
+# The image comes last: SQLite need not read its pages to get at the other columns.
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS accounts (  -- of a crawl: what its budget is counted by
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    spider TEXT NOT NULL,
+    job TEXT NOT NULL,  -- its JOBDIR
+    finished INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS calls (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- a pruned row's id must not mean another call
+    account INTEGER NOT NULL,
+    time REAL NOT NULL,
+    spider TEXT NOT NULL,
+    host TEXT NOT NULL,
+    rule TEXT NOT NULL,  -- whose budget it counts for
+    url TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    task_id TEXT,
+    answer TEXT,
+    seconds REAL,
+    code TEXT,
+    outcome TEXT NOT NULL DEFAULT 'unknown',
+    withdrawn INTEGER NOT NULL DEFAULT 0,
+    trace_id TEXT,
+    image BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS free_readings (  -- texts that nobody was paid for
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    time REAL NOT NULL,
+    spider TEXT NOT NULL,
+    host TEXT NOT NULL,
+    source TEXT NOT NULL,  -- journal or local
+    outcome TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS calls_counted ON calls (account, rule);
+CREATE INDEX IF NOT EXISTS calls_by_age ON calls (time);
+CREATE INDEX IF NOT EXISTS calls_reusable ON calls (host, sha256)
+    WHERE outcome = 'accepted' AND NOT withdrawn;
+CREATE INDEX IF NOT EXISTS free_readings_by_host ON free_readings (host, source);
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+"""
+
+
+class Call(NamedTuple):
+    """One call of the recognition API.
+
+    :param time: when it was sent, in seconds since 1970
+    :param spider: the spider's name
+    :param host: host of the page
+    :param url: the page, without user name and password
+    :param sha256: of the image, in hexadecimal
+    :param answer: the text that the API read, None if it read none
+    :param seconds: from sending to the answer, None if none came
+    :param code: ``ok`` or the API's error code, None if the call was cut off
+    :param outcome: accepted, rejected, unreadable (the text did not fit the rule), unsent (the text
+        never reached the site, or it said nothing), error, or unknown after a crash
+    :param trace_id: what Ace Data Cloud's support asks for
+    :param image: the bytes that were sent, empty where they were not asked for
+    """
+
+    time: float
+    spider: str
+    host: str
+    url: str
+    sha256: str
+    answer: str | None
+    seconds: float | None
+    code: str | None
+    outcome: Outcome
+    trace_id: str | None
+    image: bytes
+
+
+class Snapshot:
+    """A journal as it is at this moment, for reading only.
+
+    :param path: a journal; crawls may go on writing to it
+    :raises SettingsError: there is no such file, it is no journal, or one of a newer version
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).absolute()
+        self._connection = _open_for_reading(self.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def rows(self, limit: int | None = None, *, images: bool = True) -> Iterator[Call]:
+        """Yield the calls, the newest first.
+
+        :param limit: most calls to yield, None: all
+        :param images: False leaves :attr:`Call.image` empty, which is a great deal faster
+        :raises AceCaptchaError: the file is damaged
+        """
+        columns = ", ".join(Call._fields if images else (*Call._fields[:-1], "x''"))
+        sql = f"SELECT {columns} FROM calls ORDER BY id DESC LIMIT ?"  # noqa: S608 - our own names
+        try:
+            found = self._connection.execute(sql, (-1 if limit is None else limit,))
+            yield from map(Call._make, found)
+        except sqlite3.Error as error:
+            raise AceCaptchaError(f"The journal {self.path} cannot be read: {error}") from error
+
+
+def open_for_writing(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Images and addresses are nobody else's business. SQLite gives its -wal and -shm the same.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = _connect(path, "mode=rw")
+        with _closed_on_error(connection):
+            version = _checked_version(connection, path)
+            _write_ahead(connection)
+            if version < SCHEMA_VERSION:
+                connection.executescript(_SCHEMA)
+    except (OSError, sqlite3.Error) as error:
+        raise _refusal(path, error) from error
+    return connection
+
+
+def _open_for_reading(path: Path) -> sqlite3.Connection:
+    if not os.path.isfile(path):
+        raise SettingsError(f"There is no journal {path}: no such file")
+    try:
+        try:
+            return _reader(path, "mode=rw")  # mode=ro leaves -wal and -shm files behind
+        except sqlite3.OperationalError:
+            if path.with_name(f"{path.name}-wal").exists():
+                raise
+            # A write-protected folder: SQLite must be told that nobody else can write, either.
+            return _reader(path, "immutable=1")
+    except sqlite3.Error as error:
+        raise _refusal(path, error) from error
+
+
+def _reader(path: Path, mode: str) -> sqlite3.Connection:
+    connection = _connect(path, mode)
+    with _closed_on_error(connection):
+        connection.execute("PRAGMA query_only = 1")
+        connection.execute("BEGIN")  # everything that is read from here on is of one moment
+        if not _checked_version(connection, path):
+            raise SettingsError(f"{path} is not a journal: it is empty")
+    return connection
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.as_uri()}?{mode}",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,  # each statement is a transaction
+        check_same_thread=False,  # the journal's own thread is the only one
+    )
+
+
+@contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _checked_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the schema's version, 0 for an empty file; refuse what is no journal of ours."""
+    ((version, application, tables),) = connection.execute(
+        "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master)"
+        " FROM pragma_user_version, pragma_application_id"
+    )
+    if tables and application != _APPLICATION_ID:
+        raise SettingsError(
+            f"{path} is not a journal but a database of something else: name another file"
+        )
+    if 0 < version < SCHEMA_VERSION:
+        raise SettingsError(
+            f"The journal {path} was written by a pre-release of scrapy-acecaptcha: name another "
+            "file"
+        )
+    if version > SCHEMA_VERSION:
+        raise SettingsError(
+            f"The journal {path} was written by a newer scrapy-acecaptcha (schema {version}; this "
+            f"one knows {SCHEMA_VERSION}): upgrade the package, or name another file"
+        )
+    return int(version)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to WAL mode, in which readers and the writer do not wait for each other."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            break
+        except sqlite3.OperationalError:
+            # SQLite does not wait by itself where several processes switch a new file at once.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _refusal(path: Path, error: Exception) -> SettingsError:
+    reason = getattr(error, "strerror", None) or error
+    return SettingsError(f"The journal {path} cannot be opened ({reason}): name another file")
