@@ -89,6 +89,8 @@ class Solver:
         if journal is not None and not isinstance(journal, Journal):
             journal = Journal(journal)
         self.journal = journal
+        if journal is not None:
+            self.client.pace.learn(journal.latencies().result())
         self._account = journal.open_account(name, self._job) if journal else None
         if not isinstance(budget, Budget):
             spent = journal.spent(self._account) if journal and self._account else 0

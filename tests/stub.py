@@ -85,6 +85,7 @@ class ApiStub:
         self.token = token
         self.calls: list[Call] = []
         self.polls: list[str] = []
+        self.poll_script: deque[Reply] = deque()  # what the next looks at a task get
         self.charged = 0
         self.parallel = self.max_parallel = 0
         self.gate = threading.Event()
@@ -159,6 +160,8 @@ class ApiStub:
             if reply is None:
                 return _error(400, "bad_request", "The stub does not know this image.")
         if isinstance(reply, str):
+            if (request.get_json(silent=True) or {}).get("async") is True:
+                return self._task(Task(0, reply), image)
             return self._answer(reply)
         if isinstance(reply, Task):
             return self._task(reply, image)
@@ -195,6 +198,10 @@ class ApiStub:
         task_id = (request.get_json(silent=True) or {}).get("task_id", "")
         with self._lock:
             self.polls.append(task_id)
+            scripted = self.poll_script.popleft() if self.poll_script else None
+        if scripted is not None:
+            return self._response(scripted, b"")
+        with self._lock:
             if task_id not in self._tasks:
                 return _error(404, "bad_request", "There is no such task.")
             left, text = self._tasks[task_id]

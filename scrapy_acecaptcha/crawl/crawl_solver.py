@@ -126,6 +126,7 @@ def _client(settings: BaseSettings, needed: bool) -> AceCaptchaClient:
             timeout=positive_number(settings, "ACECAPTCHA_TIMEOUT", 130.0),
             retries=whole_number(settings, "ACECAPTCHA_RETRIES", 4, least=0),
             concurrency=whole_number(settings, "ACECAPTCHA_CONCURRENCY", 16, least=1),
+            tasks=settings.getbool("ACECAPTCHA_TASKS"),
         )
     except TokenMissing:
         if needed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import ipaddress
+import json
 import os
 import random
 import threading
@@ -16,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import InvalidHeader, ReadTimeoutError
+from urllib3.exceptions import InvalidHeader
 from urllib3.util.retry import Retry
 
 from scrapy_acecaptcha.errors import (
@@ -32,6 +32,8 @@ from scrapy_acecaptcha.errors import (
     SettingsError,
     TokenMissing,
 )
+from scrapy_acecaptcha.recognition import transport
+from scrapy_acecaptcha.recognition.tasks import Pace, Task, text_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 DEFAULT_BASE_URL = "https://api.acedata.cloud"
-POLL_SECONDS = 3.0  # between two looks at a task, as the API's documentation advises
 MAX_RETRY_AFTER = 60  # seconds
 MAX_TOLD = 300  # characters of a reply in an error message
 
@@ -56,6 +57,8 @@ _ERRORS: dict[str, type[ApiError]] = {
     "timeout": ApiTimeout,
     "api_error": ApiServerError,
     "bad_request": ApiRequestError,
+    "invalid_request": ApiRequestError,
+    "not_found": ApiRequestError,
     "forbidden": ApiRequestError,
     "no_api": ApiRequestError,
     "api_not_implemented": ApiRequestError,
@@ -83,6 +86,9 @@ class Meter(Protocol):
     def sending(self, image: bytes) -> None:
         """A call is about to be sent. Raise to forbid it."""
 
+    def task_begun(self, task_id: str) -> None:
+        """The API hands the text out later, under this number."""
+
     def answered(self, outcome: str | ApiError, seconds: float, trace_id: str | None) -> None:
         """The call came back with a text or failed with an error after *seconds*."""
 
@@ -95,20 +101,24 @@ class AceCaptchaClient:
     :param token: API token, by default the environment variable ACEDATACLOUD_API_TOKEN
     :param base_url: by default ACEDATACLOUD_API_BASE_URL, else https://api.acedata.cloud; plain
         http is refused except for loopback addresses
-    :param timeout: seconds for one call (the server itself gives up at 120)
+    :param timeout: seconds for one call, from sending the image to having its text (the server
+        itself gives up at 120)
     :param retries: retries of one call on 408, 429, 5xx and connection errors, after 1, 2, 4, 8 s
         plus jitter or after what Retry-After says, up to 60 s
     :param concurrency: most calls under way at a time
+    :param tasks: send images as tasks and fetch their texts: what is never fetched, as after a
+        kill, is never charged
     :raises SettingsError: no token, or a base URL that would send it in clear text
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - as in the client of requests, names may be left out
         self,
         token: str | None = None,
         base_url: str | None = None,
         timeout: float = 130.0,
         retries: int = 4,
         concurrency: int = 16,
+        tasks: bool = False,
     ) -> None:
         self.base_url = _checked_base_url(
             base_url or os.environ.get("ACEDATACLOUD_API_BASE_URL") or DEFAULT_BASE_URL
@@ -116,6 +126,8 @@ class AceCaptchaClient:
         self.timeout = _checked("timeout", timeout, above=0)
         self.retries = _checked("retries", retries, above=-1)
         self.concurrency = _checked("concurrency", concurrency, above=0)
+        self.tasks = tasks
+        self.pace = Pace()
         self._token = _checked_token(token or os.environ.get("ACEDATACLOUD_API_TOKEN") or "")
         self._slots = threading.BoundedSemaphore(concurrency)
         self._closed = threading.Event()
@@ -176,7 +188,9 @@ class AceCaptchaClient:
 
     def _connect(self) -> requests.Session:
         session = requests.Session()
-        adapter = HTTPAdapter(pool_connections=2, pool_maxsize=self.concurrency, max_retries=0)
+        adapter = transport.Adapter(
+            pool_connections=2, pool_maxsize=self.concurrency, max_retries=0
+        )
         session.mount("https://", adapter)
         session.mount("http://", adapter)
         # A proxy from the environment would see the token of a call to loopback in clear text.
@@ -184,6 +198,7 @@ class AceCaptchaClient:
         # Set as `auth` and not as a header: a ~/.netrc entry would replace the header.
         session.auth = _Bearer(self._token)
         session.headers["accept"] = "application/json"
+        session.headers["accept-encoding"] = "identity"  # a short reply; a packed one may be a bomb
         # Threads share the session; a jar that never takes a cookie needs no lock.
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         return session
@@ -223,10 +238,10 @@ class AceCaptchaClient:
         outcome: str | ApiError = ApiConnectionError("Interrupted", code="connection_error")
         trace_id = None
         try:
-            body = self._recognition(image, started + self.timeout)
+            body = self._recognition(image, started, meter)
             trace_id = self._plain(body.get("trace_id")) or None
-            text: str = body["text"]
-            outcome = text
+            text = outcome = printable(text_of(body) or "")
+            self.pace.learn([time.monotonic() - started])
         except ApiError as error:
             trace_id = error.trace_id
             outcome = error
@@ -236,54 +251,65 @@ class AceCaptchaClient:
                 meter.answered(outcome, time.monotonic() - started, trace_id)
         return text
 
-    def _recognition(self, image: bytes, deadline: float) -> dict[str, Any]:
-        encoded = base64.b64encode(image).decode("ascii")
-        body = self._post("/captcha/recognition/image2text", {"image": encoded}, self.timeout)
-        if not _has_text(body) and body.get("task_id"):
-            body = self._poll(str(body["task_id"]), deadline)
-        if not _has_text(body):
+    def _recognition(self, image: bytes, started: float, meter: Meter | None) -> dict[str, Any]:
+        deadline = started + self.timeout
+        sent: dict[str, Any] = {"image": base64.b64encode(image).decode("ascii")}
+        if self.tasks:
+            sent["async"] = True
+        body = self._post("/captcha/recognition/image2text", sent, deadline)
+        if text_of(body) is None and body.get("task_id"):
+            task_id = str(body["task_id"])
+            if meter is not None:
+                meter.task_begun(task_id)
+            body = Task(
+                task_id,
+                look=lambda task_id: self._post("/captcha/tasks", {"task_id": task_id}, deadline),
+                wait=self._wait,
+                started=started,
+                deadline=deadline,
+            ).fetch(self.pace)
+        if text_of(body) is None:
             raise ApiServerError(
                 f"A reply without text: {self._plain(str(body))}", code="bad_response", status=200
             )
         return body
 
-    def _poll(self, task_id: str, deadline: float) -> dict[str, Any]:
-        """Wait for a task that the API chose to answer later."""
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise ApiTimeout(
-                    f"Task {task_id} was not ready within {self.timeout:g} s", code="timeout"
-                )
-            self._wait(min(POLL_SECONDS, left))
-            try:
-                body = self._post("/captcha/tasks", {"task_id": task_id}, max(left, 1.0))
-            except ApiError as error:
-                if error.retryable:  # the task goes on behind a failed look at it
-                    continue
-                raise
-            if _has_text(body) or body.get("status") not in ("processing", None):
-                return body
-
-    def _post(self, path: str, json: dict[str, str], timeout: float) -> dict[str, Any]:
-        """POST *json*, return the reply's JSON object, or raise what the reply stands for."""
+    def _post(self, path: str, sent: dict[str, Any], deadline: float) -> dict[str, Any]:
+        """POST *sent*, return the reply's JSON object, or raise what the reply stands for."""
         url = self.base_url + path
+        failure: ApiError
         try:
-            response = self._session.post(url, json=json, timeout=timeout, allow_redirects=False)
+            with transport.until(deadline):
+                response = self._session.post(
+                    url,
+                    json=sent,
+                    timeout=max(deadline - time.monotonic(), 0.001),
+                    allow_redirects=False,
+                    stream=True,
+                )
+                reply = transport.read(response)
         except requests.RequestException as error:
-            # `from None`: the original carries the request, and with it the token.
-            if isinstance(error, requests.Timeout) or _broke_off(error):
-                raise ApiTimeout(
-                    f"No answer from {url} within {timeout:g} s", code="timeout"
-                ) from None
-            raise ApiConnectionError(
-                self._plain(f"{url}: {error}"), code="connection_error"
-            ) from None
-        return self._parse(response)
+            failure = self._failure(error, url, deadline)
+        except transport.ReplyTooLarge as error:
+            failure = ApiServerError(
+                f"{url} sends {error}", code="bad_response", status=response.status_code
+            )
+            if response.status_code >= 300:
+                failure = self._error(response, {})
+        else:
+            return self._parse(response, reply)
+        # Not raised above: the original, as its __context__, carries the request with the token.
+        raise failure
 
-    def _parse(self, response: requests.Response) -> dict[str, Any]:
+    def _failure(self, error: requests.RequestException, url: str, deadline: float) -> ApiError:
+        """What the failure of a call is called here."""
+        if isinstance(error, requests.Timeout) or time.monotonic() >= deadline:
+            return ApiTimeout(f"No answer from {url} within {self.timeout:g} s", code="timeout")
+        return ApiConnectionError(self._plain(f"{url}: {error}"), code="connection_error")
+
+    def _parse(self, response: requests.Response, reply: bytes) -> dict[str, Any]:
         try:
-            body = response.json()
+            body = json.loads(reply.decode("utf-8", "replace"))
         except (ValueError, RecursionError):
             body = None
         if response.ok and not 300 <= response.status_code < 400:
@@ -295,7 +321,7 @@ class AceCaptchaClient:
                 return body
             if not isinstance(body, dict):
                 raise ApiServerError(
-                    f"Not the API's JSON: {self._plain(response.text)!r}",
+                    f"Not the API's JSON: {self._plain(reply.decode('utf-8', 'replace'))!r}",
                     code="bad_response",
                     status=response.status_code,
                 )
@@ -326,16 +352,14 @@ class AceCaptchaClient:
 
     def _plain(self, told: object) -> str:
         """What the API, or whoever answers in its place, told us: short and without the token."""
-        return str(told or "").replace(self._token, "***")[:MAX_TOLD]
+        return printable(str(told or "").replace(self._token, "***").strip()[:MAX_TOLD])
 
 
-def _has_text(body: dict[str, Any]) -> bool:
-    return isinstance(body.get("text"), str)
-
-
-def _broke_off(error: requests.RequestException) -> bool:
-    """Whether a reply began and then nothing more came; requests calls that a ConnectionError."""
-    return any(isinstance(reason, ReadTimeoutError) for reason in error.args)
+def printable(text: str) -> str:
+    """*text* without what a terminal or a log would take for a command, and in one line."""
+    return "".join(
+        char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text
+    )
 
 
 class _Bearer(requests.auth.AuthBase):

@@ -204,6 +204,11 @@ class _Call:
             )
         recognizer.count("api_requests")
 
+    def task_begun(self, task_id: str) -> None:
+        """Write down where the text can be had, before anybody asks for it."""
+        if self._recognizer.books is not None and self._row is not None:
+            self._recognizer.books[0].note_task(self._row, task_id)
+
     def answered(self, outcome: str | ApiError, seconds: float, trace_id: str | None) -> None:
         """Write down how the call ended."""
         answer, code = (None, outcome.code) if isinstance(outcome, ApiError) else (outcome, "ok")

@@ -510,7 +510,7 @@ async def test_api_trouble_is_retried_and_then_reaches_the_errback(
     code: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("scrapy_acecaptcha.recognition.client.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("scrapy_acecaptcha.recognition.tasks.POLL_SECONDS", 0.02)
     api.script += [reply, reply]
     crawl = await run_crawl(
         [f"{site.url}/inplace/record/1"], settings("inplace", ACECAPTCHA_TIMEOUT=0.3)

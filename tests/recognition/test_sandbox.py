@@ -324,7 +324,7 @@ def test_the_client_and_the_sandbox_understand_each_other(
 
 
 def test_the_client_waits_for_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scrapy_acecaptcha.recognition.client.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("scrapy_acecaptcha.recognition.tasks.POLL_SECONDS", 0.01)
     with (
         Sandbox(fail={"task": 1}, recognise=lambda data: "late") as sandbox,
         AceCaptchaClient("any", sandbox.url) as client,
