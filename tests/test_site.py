@@ -21,7 +21,7 @@ from tests.site.drawing import Gallery
 from tests.stub import HANG, RESET, ApiStub, Task
 
 WALLS = [
-    *(name for name in RULES if name not in ("nocaptcha", "hostile")),
+    *(name for name in RULES if name not in ("nocaptcha", "hostile", "refreshes_on")),
     "datauri?ws=1",
     "background?css=block",
     "background?css=data",

@@ -23,6 +23,7 @@ from scrapy_acecaptcha.crawl.inner_requests import INNER, InnerRequests, check_t
 from scrapy_acecaptcha.crawl.progress import Progress
 from scrapy_acecaptcha.crawl.redirects import (
     DELIVERED,
+    SENT,
     is_redirected,
     note_original,
     original_request,
@@ -112,6 +113,7 @@ class AceCaptchaMiddleware(SolverOwner):
             (middleware.spider_opened, signals.spider_opened),
             (middleware.spider_closed, signals.spider_closed),
             (middleware.request_dropped, signals.request_dropped),
+            (middleware.response_received, signals.response_received),
         ):
             crawler.signals.connect(method, signal=signal)
         return middleware
@@ -134,9 +136,10 @@ class AceCaptchaMiddleware(SolverOwner):
         await self.solver.close_async(finished=reason == "finished")
 
     def response_received(self, response: Response, request: Request, spider: Spider) -> None:
-        """The spider gets *response*, and may hand its meta on to other requests."""
-        if is_redirected(request):
-            request.meta[DELIVERED] = True
+        """The spider gets *response*, and may hand its meta on: our notes are not in it."""
+        meta = request.meta
+        for name in (SENT, _SENT_AT, DELIVERED):
+            meta.pop(name, None)
 
     def request_dropped(self, request: Request, spider: Spider) -> None:
         """Bring back a request that was redirected to a page that others were redirected to, too.
@@ -144,8 +147,11 @@ class AceCaptchaMiddleware(SolverOwner):
         All requests of a wall may lead to one captcha page, which Scrapy's duplicate filter takes
         for a page that has been crawled.
         """
-        if is_redirected(request) and self._rule(request) is not None:
-            self.crawler.engine.crawl(request.replace(dont_filter=True))
+        if request.dont_filter or not is_redirected(request) or self._rule(request) is None:
+            return  # no filter has dropped it, or it is none of ours
+        brought_back = request.replace(dont_filter=True)
+        brought_back.meta[SENT] = {**request.meta[SENT], "filtered": True}
+        self.crawler.engine.crawl(brought_back)
 
     async def process_request(self, request: Request) -> Request | None:
         """Hold a request of a session whose captcha is being solved."""
@@ -161,10 +167,10 @@ class AceCaptchaMiddleware(SolverOwner):
     async def _hold(self, request: Request) -> Request | None:
         """Hold *request* while its session's gate is shut; a request to be made instead, if any."""
         if is_redirected(request):
-            # Most sites never redirect, and a signal takes its time with every response.
-            self.crawler.signals.connect(self.response_received, signal=signals.response_received)
-        elif len(self.rules) or "acecaptcha" in request.meta:
-            note_original(request)  # the captcha may stand on another host
+            if request.meta[SENT].pop("filtered", False):
+                request.dont_filter = False  # as the spider made it
+        elif self._rule(request) is not None:
+            note_original(request)
         key = self._session_key(request)
         if key is None:
             return None
@@ -232,7 +238,9 @@ class AceCaptchaMiddleware(SolverOwner):
         if is_captcha and challenge.is_for_the_spider:
             self._tell_of_login(response, rule)
             return response
-        return await self._answer(challenge, key, stale)
+        answer = await self._answer(challenge, key, stale)
+        request.meta[DELIVERED] = True  # where the page refreshes to is a page of its own
+        return answer
 
     def _tell_of_login(self, response: Response, rule: CaptchaRule) -> None:
         logger.info(
@@ -312,6 +320,7 @@ class AceCaptchaMiddleware(SolverOwner):
     ) -> Request | Response:
         """What the spider gets of a page that was looked at in the browser."""
         if visit.captcha is not None:
+            request.meta[DELIVERED] = True
             visit.captcha.page = visit.response(response)
             return self._hand_over(visit.captcha, visit.result)
         rule = self._rule(request)

@@ -27,7 +27,7 @@ from tests.site import HOSTILE_KINDS, RULES, CaptchaSite
 from tests.stub import HANG, RESET, ApiStub, Task
 
 # pdf: its records are files; canvas: for browsers only; nocaptcha and hostile: no records.
-WALLS = sorted(set(RULES) - {"pdf", "canvas", "nocaptcha", "hostile"})
+WALLS = sorted(set(RULES) - {"pdf", "refreshes_on", "canvas", "nocaptcha", "hostile"})
 VARIANTS = [
     "datauri/?ws=1",
     "background/?css=block",
@@ -195,6 +195,53 @@ async def test_requests_that_inherit_a_responses_meta_get_their_own_pages(
         [f"{site.url}/through/record/0"], settings("through"), spider=Inheriting
     )
     assert crawl.records == [f"Record {i}" for i in range(6)]
+
+
+@pytest.mark.parametrize("scenario", ["inplace", "through", "one_check", "nocaptcha"])
+@ensureDeferred
+async def test_callbacks_see_no_notes_of_ours(
+    site: CaptchaSite, settings: Any, scenario: str
+) -> None:
+    crawl = await run_crawl(
+        [f"{site.url}/{scenario}/?n=5"], settings(scenario, CONCURRENT_REQUESTS=4)
+    )
+    assert len(crawl.pages) == 5
+    noted = {key for page in crawl.pages for key in page.meta if key.startswith("_acecaptcha")}
+    assert noted == set()
+    assert not any(page.request.dont_filter for page in crawl.pages[:1])
+
+
+@ensureDeferred
+async def test_a_page_behind_the_captcha_that_refreshes_is_not_paid_for_in_circles(
+    site: CaptchaSite, api: ApiStub, settings: Any
+) -> None:
+    crawl = await run_crawl(
+        [f"{site.url}/refreshes_on/record/1"], settings("refreshes_on", CLOSESPIDER_TIMEOUT=9)
+    )
+    assert len(api.calls) == 1
+    assert crawl.records == ["Record 1"]
+
+
+@ensureDeferred
+async def test_a_scheduler_that_refuses_is_asked_once_more_only(
+    site: CaptchaSite, settings: Any
+) -> None:
+    from scrapy.core.scheduler import Scheduler
+
+    class Refuses(Scheduler):
+        refused = 0
+
+        def enqueue_request(self, request: Request) -> bool:
+            if "redirect_urls" in request.meta:
+                Refuses.refused += 1
+                return False
+            return super().enqueue_request(request)
+
+    crawl = await run_crawl(
+        [f"{site.url}/through/record/1"], settings("through", SCHEDULER=Refuses)
+    )
+    assert crawl.pages == []
+    assert Refuses.refused == 2
 
 
 @ensureDeferred

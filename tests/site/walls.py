@@ -283,6 +283,27 @@ class EveryK(Here):
         return int(request.args.get("k", self.site.every_k))
 
 
+class RefreshesOn(Here):
+    """A captcha for every record, and each page behind one refreshes to another address."""
+
+    name = "refreshes_on"
+    cookie = "refreshes_on_sid"
+
+    def form(self, session: Session, message: str) -> str:
+        return super().form(session, message).replace("/inplace/", f"/{self.name}/")
+
+    def pages(self) -> float:
+        return 1
+
+    def accepted(self, session: Session, i: str) -> Any:
+        self.admit(session)
+        url = f"/{self.name}/details/{i}"
+        return f'<html><head><meta http-equiv="refresh" content="0; URL={url}"></head></html>'
+
+    def do_details(self, session: Session, i: str) -> Any:
+        return self.record(i)
+
+
 class Pdf(InPlace):
     """A court's document download: behind the captcha is a PDF, not a page."""
 
@@ -350,6 +371,7 @@ WALLS: list[type[Scenario]] = [
     RedirectBack,
     Login,
     EveryK,
+    RefreshesOn,
     Pdf,
     Post,
     NoCaptcha,
