@@ -369,7 +369,8 @@ class AceCaptchaMiddleware(SolverOwner):
     async def _solve(self, challenge: ScrapyChallenge | PageCaptcha) -> CaptchaResult:
         started = time.monotonic()
         try:
-            result = await drive_async(self.solver.steps(challenge))
+            account = self.rules.name_for(challenge.url) or ""
+            result = await drive_async(self.solver.steps(challenge, account=account))
         finally:
             self.solver.update_stats()
             self._count("elapsed_seconds", time.monotonic() - started)

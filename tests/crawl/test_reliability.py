@@ -312,6 +312,22 @@ def test_kill_9_and_resume_in_a_new_process(
 
 
 @ensureDeferred
+async def test_a_rules_budget_is_for_all_its_ports(
+    site: CaptchaSite, api: ApiStub, settings: Any, tmp_path: Path
+) -> None:
+    rule = {"image": "img#captcha", "input": "input[name=code]", "budget": 3}
+    config = {**settings("inplace"), "ACECAPTCHA_RULES": {"127.0.0.1": rule}, "RETRY_TIMES": 0}
+    start = [
+        Request(f"{url}/inplace/record/{i}", meta={"cookiejar": f"{url}{i}"})
+        for i in range(4)
+        for url in (site.url, site.second_url)
+    ]
+    crawl = await run_crawl(start, {**config, "ACECAPTCHA_JOURNAL": str(tmp_path / "j.db")})
+    assert len(api.calls) == len(crawl.records) == 3
+    assert all(isinstance(error, CaptchaUnsolved) for error in crawl.errors)
+
+
+@ensureDeferred
 async def test_a_journal_that_cannot_be_written_loses_nothing(
     site: CaptchaSite, api: ApiStub, settings: Any, tmp_path: Path
 ) -> None:
