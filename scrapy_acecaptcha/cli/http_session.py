@@ -113,7 +113,9 @@ def _as_scrapys(reply: requests.Response, request: Request, limit: int) -> Respo
     headers = {name: value for name, value in reply.headers.items() if name != "Content-Encoding"}
     kind = responsetypes.from_args(
         headers={
-            name.encode(): value.encode("latin-1", "replace") for name, value in headers.items()
+            # Scrapy looks for names in this case; servers write them in any.
+            name.title().encode(): value.encode("latin-1", "replace")
+            for name, value in headers.items()
         },
         url=reply.url,
         body=body,

@@ -29,9 +29,8 @@ MAX_BOXES = 10  # elements that may have a background in a style sheet
 MAX_ATTRIBUTE = 500  # characters of an attribute or label that are searched
 NEARBY = 160  # characters of text around a field or a picture that are taken to speak of it
 
-_SILENT = frozenset({"script", "style", "noscript", "template", "title", "option", "textarea"})
-_SKIPPED = _SILENT | {"svg", "head"}
-_PICTURES = frozenset({"img", "canvas", "svg"})
+_SILENT = frozenset({"script", "style", "template", "title", "option", "textarea"})
+_PICTURES = frozenset({"img", "image", "canvas", "svg"})  # browsers take <image> for <img>
 _CONTROLS = frozenset({"input", "select", "textarea"})
 _NO_CONTROLS = frozenset(
     {"hidden", "submit", "button", "image", "reset", "checkbox", "radio"}
@@ -61,11 +60,15 @@ class Mark:
 class Document:
     """A page as its reader sees it: one long text with fields and pictures in between.
 
+    :param browser: the page is in a browser, which runs its scripts
+
     ``limits``: what was too much to be looked at, as sentences; empty for most pages.
     """
 
-    def __init__(self, page: Selector) -> None:
+    def __init__(self, page: Selector, *, browser: bool = False) -> None:
         self.page = page
+        # What stands in <noscript> is for those who run no scripts, as Scrapy does.
+        self._silent = _SILENT | {"noscript"} if browser else _SILENT
         self.limits: list[str] = []
         self.controls: list[Mark] = []
         self.pictures: list[Mark] = []
@@ -99,12 +102,12 @@ class Document:
     def _read(self, root: Any) -> Iterator[str]:
         """Note what stands on the page; what comes out is its text, in pieces."""
         elements = 0
-        for element, is_start in _walk(root):
+        for element, is_start in _walk(root, self._silent | {"svg", "head"}):
             text = element.text if is_start else element.tail
             if is_start:
                 elements += 1
                 self._note(element)
-                if element.tag in _SILENT:
+                if element.tag in self._silent:
                     continue
             elif element is self._form:
                 self._form = None
@@ -200,14 +203,14 @@ class Document:
         return " | ".join([*said, *map(beginning_of_text, labels)])[:MAX_ATTRIBUTE]
 
 
-def _walk(root: Any) -> Iterator[tuple[Any, bool]]:
+def _walk(root: Any, skipped: frozenset[str]) -> Iterator[tuple[Any, bool]]:
     """Elements as they begin (True) and end (False), without what nobody sees."""
     walker = etree.iterwalk(root, events=("start", "end", "comment", "pi"))
     for event, element in walker:
         if event in ("comment", "pi"):
             yield element, False
             continue
-        if event == "start" and element.tag in _SKIPPED:
+        if event == "start" and element.tag in skipped:
             if element.tag == "head" and element.find(".//input") is not None:
                 yield element, True  # a page without <body>, badly closed
                 continue

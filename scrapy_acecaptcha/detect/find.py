@@ -150,7 +150,8 @@ def resolve(
     """
     if rule.image != "auto":
         return rule
-    for found in _candidates(Document(page), base_url, rule.input, rule.form):
+    document = Document(page, browser=browser)
+    for found in _candidates(document, base_url, rule.input, rule.form):
         if found.confidence < AUTO_CONFIDENCE:
             break
         if browser or not found.needs_playwright:

@@ -235,7 +235,8 @@ class Scoring:
 
     def _of_place(self, picture: Picture, field: Mark) -> Iterator[Evidence]:
         mark = picture.mark
-        both = ", both named" if picture.is_named and self._is_sure(field) else ""
+        is_named = self._is_sure(field) or answer_fields([self._fields.said(field)])
+        both = ", both named" if picture.is_named and is_named else ""
         if between(mark, field) or abs(field.offset - mark.offset) > FAR:
             reason = "other fields or much text stand between it and the field"
             yield Evidence(f"far field{both}", reason)

@@ -11,8 +11,11 @@ from scrapy_acecaptcha.errors import CaptchaImageError
 
 _CSS_URL = re.compile(r"url\(\s*(?:\"([^\"]*)\"|'([^']*)'|([^)]*?))\s*\)", re.IGNORECASE)
 _CSS_RULE = re.compile(r"([^{}]+)\{([^{}]*\burl\([^{}]*)\}", re.IGNORECASE)
+# Behind src those from which scripts load images that come into view.
+_IMG_SOURCES = ("src", "data-src", "data-original", "data-lazy-src", "data-lazy")
 _SOURCE_ATTRIBUTES = {
-    "img": ("src", "data-src"),
+    "img": _IMG_SOURCES,
+    "image": _IMG_SOURCES,  # which browsers take for <img>
     "input": ("src",),
     "object": ("data",),
     "embed": ("src",),

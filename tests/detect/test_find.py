@@ -207,6 +207,49 @@ def test_addresses_are_absolute() -> None:
     assert found.address == "https://www.example.org/a/captcha?accion=image"
 
 
+@pytest.mark.parametrize(
+    "image",
+    ["<image src=captcha.php>", "<noscript><img src=captcha.php></noscript>"]
+    + [f"<img {name}=captcha.php>" for name in ("data-original", "data-lazy-src", "data-src")],
+)
+def test_images_are_found_however_they_are_written(image: str) -> None:
+    page = HtmlResponse("https://a.example/b", body=f"<form>{image}<input name=code>".encode())
+    found = best(page)
+    assert found is not None
+    assert found.address == "https://a.example/captcha.php"
+    assert not found.needs_playwright
+
+
+def test_noscript_is_not_for_browsers() -> None:
+    page = Selector("<form><noscript><img src=captcha.php></noscript><input name=captcha></form>")
+    assert resolve(AUTO, page) is not None
+    assert resolve(AUTO, page, browser=True) is None
+
+
+def test_file_extensions_and_folders_are_no_words() -> None:
+    for image in ("check.png", "checked.gif", "secure.png", "random.jpg", "brand-image.php"):
+        page = Selector(f"<form><input name=name><img src=/i/{image}></form>")
+        assert resolve(AUTO, page) is None, image
+    for image in ("/demo/captcha.php", "/help/examples/captcha.php?theme=icons&r=5qr8"):
+        page = Selector(f"<form><input name=code><img src='{image}'></form>")
+        assert resolve(AUTO, page) is not None, image
+
+
+def test_traps_for_robots_are_not_the_field() -> None:
+    page = Selector(
+        "<form><img src=captcha.php><label>Please leave this box empty<input name=captcha></label>"
+        "<input name=empty_field><input name=code></form>"
+    )
+    rule = resolve(AUTO, page)
+    assert rule is not None
+    assert rule.input == "input[name=code]"
+
+
+def test_a_captcha_behind_many_fields_is_found() -> None:
+    html = "<input name=x>" * 1900 + "<form><img src=captcha.php><input name=captcha></form>"
+    assert resolve(AUTO, Selector(html)) is not None
+
+
 # What pages must not do to us
 
 
