@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import pickle
+import re
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,10 @@ from typing import Any
 import pytest
 import requests
 from pytest_twisted import ensureDeferred
-from scrapy import Request
+from scrapy import Request, signals
+from scrapy.crawler import CrawlerRunner
 from scrapy.http import JsonRequest, Response
+from scrapy.settings import Settings
 
 from scrapy_acecaptcha import (
     AceCaptchaClient,
@@ -26,7 +29,7 @@ from scrapy_acecaptcha import (
     SettingsError,
     Solver,
 )
-from tests.crawling import TOKEN, CollectingSpider, Crawl, run_crawl
+from tests.crawling import BASE_SETTINGS, TOKEN, CollectingSpider, Crawl, run_crawl
 from tests.event_loop import run
 from tests.site.json_api import JsonApi
 from tests.stub import ApiStub
@@ -398,3 +401,24 @@ def test_api_errors_reach_the_caller(search: JsonApi) -> None:
         client = AceCaptchaClient(TOKEN, api.url, retries=0)
         with pytest.raises(ApiAuthError):
             Solver(client=client).solve(PlainSearch(search))
+
+
+@ensureDeferred
+async def test_the_spider_of_the_docs(search: JsonApi, settings: Any) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "solver.md").read_text()
+    namespace: dict[str, Any] = {}
+    exec(re.findall(r"```python\n(.*?)```", text, re.S)[1], namespace)
+    namespace["API"] = f"{search.url}/api"
+    titles: list[str] = []
+
+    class Roads(namespace["RoadsSpider"], CollectingSpider):  # type: ignore[misc]
+        pass
+
+    with ApiStub(search.gallery.answer) as api:
+        config = settings(ACECAPTCHA_API_BASE_URL=api.url)
+        crawler = CrawlerRunner(Settings({**BASE_SETTINGS, **config})).create_crawler(Roads)
+        crawler.signals.connect(
+            lambda item: titles.append(item["title"]), signals.item_scraped, weak=False
+        )
+        await crawler.crawl(start=[], crawl=Crawl())
+    assert titles == [f"{query} {i}" for query in ("roads", "bridges") for i in range(3)]
