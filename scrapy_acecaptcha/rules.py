@@ -14,6 +14,7 @@ from scrapy_acecaptcha.errors import RuleError
 from scrapy_acecaptcha.hosts import parse_host
 from scrapy_acecaptcha.selectors import frame_steps, text_of, to_xpath
 
+MAX_ANSWER = 64  # characters; what is longer is no captcha's text
 FieldValue = str | int | float | bool | list[str]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -148,6 +149,8 @@ class CaptchaRule:
     def clean(self, text: str) -> str | None:
         """Turn what the API read into the answer to submit; None if it does not fit this rule."""
         answer = text.strip()
+        if len(answer) > MAX_ANSWER:
+            return None
         if self.arithmetic:
             answer = value_of_sum(answer) or ""
         if self.case:

@@ -21,7 +21,7 @@ from scrapy.http import HtmlResponse
 from scrapy.utils.response import get_base_url
 
 from scrapy_acecaptcha.errors import CaptchaFormError, RuleError
-from scrapy_acecaptcha.page.forms import Form, Submission
+from scrapy_acecaptcha.page.forms import Form, Posted, Submission
 from scrapy_acecaptcha.rules import CaptchaRule
 from scripts.browser import launch_options
 
@@ -392,7 +392,18 @@ NO_FORM = "there is no form around the captcha; name it, or use Playwright if sc
         ),
         (f"<form>{PIC}</form>", {"form": "#f"}, "form", "no element matches '#f'"),
         (f"<div>{PIC}</div>", {"form": "div"}, "form", "'div' matches no <form>"),
-        (f"<form>{PIC}</form>", {"input": "#i"}, "input", "no element matches '#i'"),
+        (
+            f"<form>{PIC}</form>",
+            {"input": "#i"},
+            "input",
+            "no element matches '#i'; the page has no text field",
+        ),
+        (
+            f"<form>{PIC}<input name=q></form>",
+            {"input": "#i"},
+            "input",
+            "no element matches '#i'; candidates are <input type=text name='q' id=None>",
+        ),
         (
             f"<form>{PIC}<input id=i></form>",
             {"input": "#i"},
@@ -490,10 +501,77 @@ def test_a_dialog_is_not_sent() -> None:
     assert (kind, told.partition(":")[0]) == (CaptchaFormError, "The form cannot be submitted")
 
 
-def test_a_form_may_lead_to_another_host_or_to_https() -> None:
-    body = f"<form action='https://other.example/x'>{PIC}<input name=captcha></form>"
-    page = form(body, "http://example.org/", hosts=["other.example"])
-    assert page.submission("A") == Submission("https://other.example/x?captcha=A", "GET", {}, b"")
+@pytest.mark.parametrize(
+    ("page", "action", "hosts"),
+    [
+        ("http://www.example.org/", "https://example.org/x", []),
+        ("http://www.example.co.uk/", "http://form.example.co.uk:8080/x", []),
+        ("http://localhost:8000/", "http://localhost:9000/x", []),
+        ("http://127.0.0.1:8000/", "http://127.0.0.1:9000/x", []),
+        ("http://example.org/", "https://a.other.example/x", ["other.example"]),
+        ("http://example.org/", "https://other.example:44/x", ["x.example", "other.example:44"]),
+    ],
+)
+def test_a_form_stays_on_its_site_or_goes_to_the_rules_hosts(
+    page: str, action: str, hosts: list[str]
+) -> None:
+    body = f"<form action='{action}'>{PIC}<input name=captcha></form>"
+    sent = form(body, page, hosts=hosts).submission("A")
+    assert sent == Submission(f"{action}?captcha=A", "GET", {}, b"")
+
+
+@pytest.mark.parametrize(
+    ("page", "action", "hosts"),
+    [
+        ("http://example.org/", "http://other.example/x", []),
+        ("http://a.github.io/", "http://b.github.io/x", []),
+        ("http://a.co.uk/", "http://b.co.uk/x", []),
+        ("http://127.0.0.1/", "http://localhost/x", []),
+        ("http://127.0.0.1/", "http://127.0.0.2/x", []),
+        ("http://intranet/", "http://other/x", []),
+        ("http://example.org/", "http://other.example/x", ["an.other.example", "rexample"]),
+        ("http://example.org/", "http://other.example/x", ["other.example:44"]),
+        ("http://example.org/", "http://user@other.example/x", ["example.org"]),
+    ],
+)
+def test_a_form_that_leaves_its_site_is_refused_and_told_how_to_allow_it(
+    page: str, action: str, hosts: list[str]
+) -> None:
+    body = f"<form action='{action}'>{PIC}<input name=captcha></form>"
+    kind, told = problem(body, page, hosts=hosts)
+    assert kind is CaptchaFormError
+    assert told.startswith("The form is to be sent to another site")
+    assert 'in the rule: "hosts": [' in told
+
+
+LOGIN = (
+    f"<form method=post>{PIC}<input name=user><input name=password type=password>"
+    "<input type=hidden name=token value=new><input type=checkbox name=keep checked value=1>"
+    "<input type=checkbox name=news value=1><select name=lang><option>en<option>de</select>"
+    "<input name=captcha></form>"
+)
+
+
+def test_what_the_spider_posted_is_filled_in() -> None:
+    sent = Form(
+        LOGIN,
+        CaptchaRule(image="#pic", fields={"user": "rule"}),
+        url=URL,
+        base_url=URL,
+        encoding="utf-8",
+        posted=Posted(URL, {
+            "user": ["me"],
+            "password": ["secret"],
+            "token": ["old"],
+            "news": ["1"],
+            "lang": ["de"],
+            "captcha": [""],
+            "other": ["x"],
+        }),
+    ).submission("A")
+    assert sent.body.decode() == (
+        "user=rule&password=secret&token=new&keep=1&news=1&lang=de&captcha=A"
+    )
 
 
 @pytest.mark.parametrize(
