@@ -260,20 +260,18 @@ class Form:
             target = urljoin(self._base_url, self._form.get("action") or self.url)
         except ValueError:  # such as http://[
             return False
-        return target.partition("?")[0].rstrip("/") == url.partition("?")[0].rstrip("/")
+        return str(target).partition("?")[0].rstrip("/") == url.partition("?")[0].rstrip("/")
 
     def _fill_in_again(self, values: Mapping[str, list[str]]) -> bool:
         """Fill in what the spider had, but for what the page brings anew, as its tokens.
 
         :return: whether there was something to fill in, so that it is the same form
         """
-        fresh = {
-            c.get("name") for c in self._controls if kind_of(c) == "hidden" and c.get("value")
-        }
+        fresh = {c.get("name") for c in self._controls if kind_of(c) == "hidden" and c.get("value")}
         own = {*fresh, *self.rule.fields, self.input.get("name") if self.input is not None else ""}
         known = {c.get("name") for c in self._controls if kind_of(c) not in BUTTON_TYPES}
         again = known & set(values) - own
-        for name in again:
+        for name in sorted(again):
             with suppress(RuleError):  # an option that is not there any more
                 self._fill(name, values[name])
         return bool(again)

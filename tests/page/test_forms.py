@@ -559,15 +559,18 @@ def test_what_the_spider_posted_is_filled_in() -> None:
         url=URL,
         base_url=URL,
         encoding="utf-8",
-        posted=Posted(URL, {
-            "user": ["me"],
-            "password": ["secret"],
-            "token": ["old"],
-            "news": ["1"],
-            "lang": ["de"],
-            "captcha": [""],
-            "other": ["x"],
-        }),
+        posted=Posted(
+            URL,
+            {
+                "user": ["me"],
+                "password": ["secret"],
+                "token": ["old"],
+                "news": ["1"],
+                "lang": ["de"],
+                "captcha": [""],
+                "other": ["x"],
+            },
+        ),
     ).submission("A")
     assert sent.body.decode() == (
         "user=rule&password=secret&token=new&keep=1&news=1&lang=de&captcha=A"
