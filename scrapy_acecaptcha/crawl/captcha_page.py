@@ -5,19 +5,20 @@ from __future__ import annotations
 from urllib.parse import urljoin, urlsplit
 from weakref import WeakKeyDictionary
 
-from scrapy.http import HtmlResponse, Response, TextResponse
+from scrapy.http import Response, TextResponse
 from scrapy.utils.response import get_base_url
 
 from scrapy_acecaptcha.crawl.evidence import matches
+from scrapy_acecaptcha.crawl.pages import page_of
 from scrapy_acecaptcha.detect.find import may_show_captcha, resolve
 from scrapy_acecaptcha.errors import CaptchaImageError
 from scrapy_acecaptcha.page.image_address import image_address
 from scrapy_acecaptcha.page.images import decode_data_uri
+from scrapy_acecaptcha.page.source import MAX_PAGE
 from scrapy_acecaptcha.page.svg import svg_source
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import may_have, needed_words, select
 
-MAX_PAGE_BYTES = 10_000_000
 MAX_MATCHES = 50
 
 
@@ -26,16 +27,17 @@ def shows_captcha(response: Response, rule: CaptchaRule) -> bool:
 
     A page on which the rule's ``success`` matches is what was asked for, even if it shows one.
     """
-    if not isinstance(response, HtmlResponse):
+    page = page_of(response)
+    if page is None:
         return False
     if rule.image == "auto":
-        is_shown = rule_for(response, rule) is not None
+        is_shown = rule_for(page, rule) is not None
     else:
         words = needed_words(rule.image)
-        if words is not None and not may_have(response.body, words):
+        if words is not None and not may_have(page.body, words):
             return False
-        is_shown = bool(select(response.selector, rule.image))
-    return is_shown and not (rule.success and matches(response, rule.success))
+        is_shown = bool(select(page.selector, rule.image))
+    return is_shown and not (rule.success and matches(page, rule.success))
 
 
 # What detection made of a page, so that it looks at each page once.
@@ -55,14 +57,24 @@ def rule_for(page: TextResponse, rule: CaptchaRule) -> CaptchaRule | None:
     return found
 
 
+def check_size(response: Response) -> None:
+    """Refuse a page of which more stands there than is looked at.
+
+    :raises CaptchaImageError: it has more than MAX_PAGE bytes
+    """
+    if len(response.body) > MAX_PAGE:
+        raise CaptchaImageError(
+            f"The captcha's page has {len(response.body):,} bytes; {MAX_PAGE:,} are looked at",
+            url=response.url,
+        )
+
+
 def image_source(page: TextResponse, image: str) -> bytes | str:
     """The captcha's image itself, or its absolute address.
 
     :param image: selector of the captcha element
     :raises CaptchaImageError: there is none, or it has an address that is not http, https or data
     """
-    if len(page.body) > MAX_PAGE_BYTES:
-        raise CaptchaImageError(f"The captcha's page has {len(page.body):,} bytes")
     found = select(page.selector, image)
     if len(found) > MAX_MATCHES:
         raise CaptchaImageError(f"The selector matches {len(found):,} elements; the captcha is one")

@@ -10,15 +10,16 @@ from scrapy.exceptions import (
     DownloadConnectionRefusedError,
     IgnoreRequest,
 )
-from scrapy.http import HtmlResponse, Response, TextResponse
+from scrapy.http import Response, TextResponse
 from scrapy.utils.asyncio import run_in_thread
 from scrapy.utils.response import get_base_url
 from twisted.internet.error import ConnectError, DNSLookupError
 
-from scrapy_acecaptcha.crawl.captcha_page import image_source, rule_for, shows_captcha
+from scrapy_acecaptcha.crawl.captcha_page import check_size, image_source, rule_for, shows_captcha
 from scrapy_acecaptcha.crawl.evidence import same_text, see
 from scrapy_acecaptcha.crawl.inner_requests import InnerRequests
 from scrapy_acecaptcha.crawl.name_lookup import addresses_of
+from scrapy_acecaptcha.crawl.pages import is_page, page_of
 from scrapy_acecaptcha.crawl.redirects import same_page
 from scrapy_acecaptcha.crawl.rule_health import AnswerWatch, Facts, digest
 from scrapy_acecaptcha.errors import CaptchaFormError, CaptchaImageError, CaptchaUnsolved, RuleError
@@ -99,6 +100,7 @@ class ScrapyChallenge:
         """
         await self._watch.begin(self.page.url)
         self._is_fresh = False
+        check_size(self.page)
         self._form = self.form()
         await self._check_reachable(self._form.submission(""))
         try:
@@ -274,7 +276,7 @@ class ScrapyChallenge:
     @property
     def is_bare_form(self) -> bool:
         """Whether the page in hand is the query's form with no captcha in it."""
-        if not (self.rule.fields or self.rule.success) or not isinstance(self.page, HtmlResponse):
+        if not (self.rule.fields or self.rule.success) or not is_page(self.page):
             return False
         try:
             self.bare_form()
@@ -286,8 +288,9 @@ class ScrapyChallenge:
 
     @property
     def _text_page(self) -> TextResponse:
-        assert isinstance(self.page, TextResponse)  # shows_captcha() said so
-        return self.page
+        page = page_of(self.page)
+        assert page is not None  # shows_captcha() said so
+        return page
 
     @property
     def _page_rule(self) -> CaptchaRule:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scrapy.http import HtmlResponse, Response, TextResponse
+from scrapy.http import Response, TextResponse
 from scrapy.utils.python import binary_is_text
 
+from scrapy_acecaptcha.crawl.pages import page_of
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import (
     alert_texts,
@@ -29,6 +30,7 @@ def see(
     :param captcha: the rule's captcha stands on it
     :param is_bare_form: it is the query's form, with no captcha in it
     """
+    page = page_of(response)
     return Seen(
         _kind(response),
         status=response.status,
@@ -37,12 +39,12 @@ def see(
         success=None if rule.success is None else matches(response, rule.success),
         failure=None if rule.failure is None else matches(response, rule.failure),
         is_bare_form=is_bare_form,
-        sounds_refused=isinstance(response, HtmlResponse) and sounds_refused(response.selector),
+        sounds_refused=page is not None and sounds_refused(page.selector),
     )
 
 
 def _kind(response: Response) -> Literal["page", "text", "file"]:
-    if isinstance(response, HtmlResponse):
+    if page_of(response) is not None:
         return "page"
     # Nobody sends "wrong code" as an attachment.
     if b"attachment" in (response.headers.get("Content-Disposition") or b"").lower():
@@ -66,8 +68,9 @@ def _is_text(body: bytes) -> bool:
 
 
 def _is_blank(response: Response) -> bool:
-    if isinstance(response, HtmlResponse):
-        return is_blank(response.selector)
+    page = page_of(response)
+    if page is not None:
+        return is_blank(page.selector)
     return not response.body.strip()
 
 
@@ -78,11 +81,12 @@ def matches(response: Response, selector: str) -> bool:
     CSS and XPath match HTML only.
     """
     text = text_of(selector)
-    if isinstance(response, HtmlResponse):
+    page = page_of(response)
+    if page is not None:
         if text is None:
-            return bool(select(response.selector, selector))
-        return has_text(response.selector, text) or any(
-            text in said for said in alert_texts(response.selector)
+            return bool(select(page.selector, selector))
+        return has_text(page.selector, text) or any(
+            text in said for said in alert_texts(page.selector)
         )
     if text is None or not isinstance(response, TextResponse):
         return False
@@ -91,6 +95,7 @@ def matches(response: Response, selector: str) -> bool:
 
 def same_text(one: Response, other: Response) -> bool:
     """Whether two responses show the same text."""
-    if isinstance(one, HtmlResponse) and isinstance(other, HtmlResponse):
-        return visible_text(one.selector) == visible_text(other.selector)
+    page, another = page_of(one), page_of(other)
+    if page is not None and another is not None:
+        return visible_text(page.selector) == visible_text(another.selector)
     return one.body == other.body

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from scrapy.http import HtmlResponse, Response
+from scrapy.http import Response
 from scrapy.utils.response import get_base_url
 
+from scrapy_acecaptcha.crawl.pages import frames_of, page_of
 from scrapy_acecaptcha.detect.find import find_captchas, find_widgets
 from scrapy_acecaptcha.errors import CaptchaUnsolved
 from scrapy_acecaptcha.verdict import Habit
@@ -55,16 +56,21 @@ class Facts:
     unsent: str = ""
 
 
-def what_detection_sees(page: Response) -> str:
+def what_detection_sees(response: Response) -> str:
     """What detection sees on a page on which a rule matches nothing; empty if it sees nothing."""
-    if not isinstance(page, HtmlResponse):
-        kind = (page.headers.get("Content-Type") or b"nothing").decode("latin-1")
+    page = page_of(response)
+    if page is None:
+        kind = (response.headers.get("Content-Type") or b"nothing").decode("latin-1")
         return f"The page is no HTML ({kind})"
     for name, evidence in find_widgets(page.selector):
         return f"There is {name}, which is out of bounds ({evidence})"
     for found in find_captchas(page.selector, get_base_url(page))[:1]:
         field = f" and input {found.input!r}" if found.input else ""
         return f"Detection sees one: image {found.image!r}{field} ({found.confidence:.0%} sure)"
+    frames = frames_of(page)
+    if frames:
+        told = ", ".join(map(repr, frames))
+        return f"It has frames, in which the captcha may stand: set frame to one of {told}"
     return ""
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from scrapy_acecaptcha.errors import CaptchaFormError, RuleError
+from scrapy_acecaptcha.errors import CaptchaFormError, CaptchaImageError, RuleError
 from scrapy_acecaptcha.hosts import host_of, is_covered, same_site
 from scrapy_acecaptcha.page.answer_field import answer_fields, matches_captcha, undecided
 from scrapy_acecaptcha.page.controls import (
@@ -62,6 +62,7 @@ class Form:
         rule's ``fields``, or by the earlier form that is given here
     :raises RuleError: there is no such form or field, or more than one that could be meant
     :raises CaptchaFormError: the page is larger, or has more controls, than is looked at
+    :raises CaptchaImageError: the rule matches more than MAX_PICTURES elements
     """
 
     def __init__(
@@ -128,8 +129,9 @@ class Form:
             if name == "input" and selector and not found:
                 raise self._wrong("input", self._no_match(selector))
             if len(found) > MAX_PICTURES:
-                raise self._refused(
-                    f"{selector!r} matches {len(found):,} elements; the captcha has one {name}"
+                raise CaptchaImageError(
+                    f"{selector!r} matches {len(found):,} elements; the captcha has one {name}",
+                    url=self.url,
                 )
             owners = document.forms_of(match.root for match in found)
             forms = [form for form in owners if form is not None]
