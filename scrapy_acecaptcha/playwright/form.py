@@ -1,28 +1,33 @@
 """The form around a captcha on a page in a browser: found, filled in and sent.
 
 Methods are generators that yield Playwright's calls, which are awaitables in one API and results in
-the other; the drivers of flow.py run both.
+the other; the drivers of flow.py run both. What is not there yet is waited for, as pages are built
+by scripts.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
-from scrapy_acecaptcha.errors import RuleError
+from playwright.sync_api import Error as PlaywrightError
+
+from scrapy_acecaptcha.errors import CaptchaFormError, RuleError
 from scrapy_acecaptcha.flow import Steps
 from scrapy_acecaptcha.page.answer_field import answer_fields, undecided
-from scrapy_acecaptcha.playwright.in_page import ADD_HIDDEN, CONTROLS, SET
+from scrapy_acecaptcha.playwright.in_page import CONTROLS, HIT, SET
+from scrapy_acecaptcha.playwright.scope import POLL_MS, Scope, deadline, shown
 from scrapy_acecaptcha.rules import CaptchaRule, FieldValue
-from scrapy_acecaptcha.selectors import is_xpath, same_text, text_of
-
-POLL_MS = 50
 
 _NO_TEXT = {
     *("hidden", "checkbox", "radio", "file", "range", "color", "date"),
     *("button", "reset", "submit", "image"),
 }
+_UNTOUCHED = {"hidden", "file", "button", "reset", "submit", "image"}
+_CLICKABLE = "a, label, summary, [role=button], [role=link], [role=menuitem], [role=tab]"
+_QUOTED = re.compile(r"""^text=(["'])(.*)\1$""", re.S)
 
 
 class Control(TypedDict):
@@ -41,45 +46,39 @@ class Control(TypedDict):
     shown: bool
     free: bool
     is_image: bool
+    is_box: bool
+    checked: bool
+    chosen: list[str]
+    markup: str
     options: list[list[str]]
-
-
-def locate(scope: Any, selector: str) -> Any:
-    """Make a locator of a selector as rules write it: Playwright's own, or our short XPath."""
-    if is_xpath(selector) and not selector.startswith("xpath="):
-        selector = f"xpath={selector}"
-    return scope.locator(selector)
-
-
-def first_shown(scope: Any, selector: str) -> Any:
-    """The first element that *selector* matches and that can be seen."""
-    return locate(scope, selector).locator("visible=true").first
 
 
 class PageForm:
     """The form that a rule speaks of.
 
-    :param scope: the page or frame in which it stands
-    :param image: locator of the captcha's image
+    :param scope: where it stands
+    :param image: locator of the captcha's image; None where the form has none any more
     :param timeout: milliseconds for each thing that is done to it
     """
 
-    def __init__(self, scope: Any, rule: CaptchaRule, image: Any, timeout: float) -> None:
-        self.scope = scope
+    def __init__(self, scope: Scope, rule: CaptchaRule, image: Any, timeout: float) -> None:
         self.rule = rule
+        self._scope = scope
         self._image = image
         self._timeout = timeout
-        self._all = scope.locator("input, select, textarea, button")
+        self._all = scope.frame.locator("input, select, textarea, button")
+        self._fields: list[Any] = []  # for the answer: one, or one for each of its characters
+        self.field_key = ""  # a selector that finds the field again
 
-    # The rule's fields
+    # The form's other fields
 
     def fill(self, name: str, value: FieldValue) -> Steps[None]:
-        """Set the control called *name*, whatever its kind; add one that a script would add.
+        """Set the control called *name*, whatever its kind.
 
-        :raises RuleError: there is no such option, or no form to add a control to
+        :raises RuleError: there is no such control or option
         """
+        controls: list[Control] = yield self._wait_for(lambda: self._named(name))
         values = [str(v) for v in value] if isinstance(value, list) else [str(value)]
-        controls = [c for c in (yield self._mine()) if c["name"] == name]
         boxes = [c for c in controls if c["type"] in ("checkbox", "radio")]
         selects = [c for c in controls if c["tag"] == "select"]
         texts = [c for c in controls if c not in boxes and c not in selects]
@@ -89,13 +88,22 @@ class PageForm:
                 yield self._tick(box, wanted)
         for control in selects:
             yield self._choose(control, values)
-        if not boxes and not selects:
-            for control, text in zip(texts, values, strict=False):
-                yield self._write(control, text)
-            for text in values[len(texts) :]:
-                yield self._add(name, text)
+        for control, text in zip(texts, values, strict=False):
+            yield self._write(control, text)
+
+    def _named(self, name: str) -> Steps[list[Control]]:
+        mine = yield self._mine()
+        # Forms that scripts send often have controls without names.
+        found = [c for c in mine if c["name"] == name] or [c for c in mine if c["id"] == name]
+        if not found:
+            known = {c["name"] or c["id"]: None for c in mine}
+            listed = ", ".join(repr(one) for one in known if one) or "no control with a name"
+            raise self._wrong("fields", f"there is no control called {name!r}; there is {listed}")
+        return found
 
     def _tick(self, box: Control, wanted: bool) -> Steps[None]:
+        if box["checked"] == wanted:
+            return
         if box["shown"]:
             yield self._nth(box).set_checked(wanted, timeout=self._timeout)
         else:  # drawn anew by CSS, as most are nowadays
@@ -111,100 +119,231 @@ class PageForm:
 
     def _choose(self, control: Control, values: Sequence[str]) -> Steps[None]:
         """Choose options by value or by what they say, once they are there."""
-        if [control["value"]] == list(values):
+        if control["chosen"] == list(values):
             return
-        give_up = time.monotonic() + self._timeout / 1000
-        while True:
-            known = {text for option in control["options"] for text in option}
-            missing = [value for value in values if value not in known]
-            if not missing:
-                break
-            if time.monotonic() > give_up:
-                listed = ", ".join(repr(option[0]) for option in control["options"][:20])
-                raise self._wrong(
-                    "fields",
-                    f"{control['name']!r} has no option {missing[0]!r}; it has {listed}",
-                )
-            yield self.scope.wait_for_timeout(POLL_MS)
-            control = next(
-                (c for c in (yield self._mine()) if c["name"] == control["name"]), control
-            )
+        control = yield self._wait_for(lambda: self._with_options(control, values))
         yield self._nth(control).select_option(list(values), force=True, timeout=self._timeout)
 
-    def _add(self, name: str, value: str) -> Steps[None]:
-        home = [c for c in (yield self._mine()) if c["in_form"]]
-        if not home:
-            raise self._wrong("fields", f"there is no control called {name!r}")
-        yield self._nth(home[0]).evaluate(ADD_HIDDEN, [name, value])
+    def _with_options(self, control: Control, values: Sequence[str]) -> Steps[Control]:
+        for now in (yield self._mine()):
+            if (now["name"], now["id"], now["tag"]) == (control["name"], control["id"], "select"):
+                control = now
+                break
+        known = {text for option in control["options"] for text in option}
+        missing = [value for value in values if value not in known]
+        if missing:
+            listed = ", ".join(repr(option[0]) for option in control["options"][:20])
+            name = control["name"] or control["id"]
+            raise self._wrong("fields", f"{name!r} has no option {missing[0]!r}; it has {listed}")
+        return control
+
+    def filled_in(self) -> Steps[list[Control]]:
+        """The controls that the user may have filled in, as they are now.
+
+        Not hidden ones: these hold what the site wants back unchanged.
+        """
+        answer = []
+        for field in self._fields:
+            answer += (yield field.evaluate_all(CONTROLS, [None] * 3))
+        taken = {_key(c) for c in answer}
+        return [
+            c
+            for c in (yield self._mine())
+            if c["type"] not in _UNTOUCHED
+            and c["tag"] != "button"
+            and (c["shown"] and c["free"] and _key(c) not in taken)
+            and (c["name"] or c["id"])
+            and not {c["name"], c["id"]} & set(self.rule.fields)
+        ]
+
+    def restore(self, before: Sequence[Control]) -> Steps[bool]:
+        """Fill in again what *before* says was filled in; True if something was missing."""
+        is_changed = False
+        left = list(before)
+        for control in (yield self.filled_in()):
+            old = next((c for c in left if _key(c) == _key(control)), None)
+            if old is None:
+                continue
+            left.remove(old)
+            if _state(old) != _state(control):
+                is_changed = True
+                yield self._set_again(control, old)
+        return is_changed
+
+    def _set_again(self, control: Control, old: Control) -> Steps[None]:
+        if control["type"] in ("checkbox", "radio"):
+            if old["checked"] or control["type"] == "checkbox":
+                yield self._tick(control, old["checked"])
+        elif control["tag"] == "select":
+            yield self._choose(control, old["chosen"])
+        else:
+            yield self._write(control, old["value"])
 
     # The answer
+
+    def prepare(self) -> Steps[None]:
+        """Find field and button, as long as nothing is paid for.
+
+        :raises RuleError: they cannot be told
+        :raises CaptchaFormError: the field cannot be written to, or something lies over the button
+        """
+        yield self._wait_for(self._find_fields)
+        yield self._wait_for(self._check_writable)
+        yield self._wait_for(self._check_button)
+
+    def _find_fields(self) -> Steps[None]:
+        mine: list[Control] = yield self._mine()
+        if self.rule.input is not None:
+            yield self._find_named_fields()
+            return
+        texts = [
+            c
+            for c in mine
+            if c["tag"] == "input"
+            and c["type"] not in _NO_TEXT
+            and (c["shown"] and c["name"] not in self.rule.fields)
+        ]
+        found = answer_fields([c["said"] for c in texts])
+        boxes = [c for c in texts if c["is_box"]]
+        if len(found) == 1:
+            chosen = [texts[found[0]]]
+        elif len(boxes) > 2 and len(boxes) == len(found or texts):
+            chosen = boxes
+        else:
+            texts = [texts[i] for i in found] or texts
+            raise self._wrong("input", undecided([_named(c) for c in texts]))
+        self._fields = [self._nth(c) for c in chosen]
+        name = "id" if chosen[0]["id"] else "name"
+        value = chosen[0]["id"] or chosen[0]["name"]
+        self.field_key = f'input[{name}="{value}"]' if value and '"' not in value else ""
+
+    def _find_named_fields(self) -> Steps[None]:
+        """The field that the rule names, or one field for each character."""
+        named = self._scope.locator(self.rule, "input")
+        visible = shown(named)
+        controls: list[Control] = yield visible.evaluate_all(CONTROLS, [None, None, None])
+        if not controls:
+            is_there = yield named.count()
+            raise self._wrong("input", self._missing("input", bool(is_there)))
+        boxes = [c for c in controls if c["tag"] == "input" and c["is_box"]]
+        if len(controls) > 1 and len(boxes) < len(controls):
+            names = [c["markup"] for c in controls]
+            raise self._scope.ambiguous("input", str(self.rule.input), names)
+        self._fields = [visible.nth(place) for place in range(len(controls))]
+
+    def _missing(self, field: str, is_there: bool) -> str:
+        selector = getattr(self.rule, field)
+        if is_there:
+            return f"what {selector!r} matches cannot be seen"
+        return f"no element matches {selector!r}"
+
+    def _check_writable(self) -> Steps[None]:
+        """Refuse a field that cannot be written to. Some can only be once they have the focus."""
+        field = self._fields[0]
+        if not (yield field.is_editable(timeout=self._timeout)):
+            yield field.focus(timeout=self._timeout)
+            if not (yield field.is_editable(timeout=self._timeout)):
+                name = yield field.evaluate("element => element.outerHTML.slice(0, 120)")
+                raise CaptchaFormError(
+                    f"The field for the answer cannot be written to: {name}",
+                    url=self._scope.frame.url,
+                    selector=self.rule.input or "",
+                )
+
+    def _check_button(self) -> Steps[None]:
+        button = yield self._button()
+        if button is None:
+            return
+        above = yield button.evaluate(HIT, True, timeout=self._timeout)
+        if above is not None:
+            raise CaptchaFormError(
+                f"The button cannot be pressed: {above} lies over it",
+                url=self._scope.frame.url,
+                selector=self.rule.submit or "",
+            )
 
     def type(self, answer: str) -> Steps[None]:
         """Type *answer* key by key, as forms may listen to keys.
 
         :raises RuleError: the field for it cannot be told
         """
-        field = yield self._answer_field()
-        yield field.fill("", timeout=self._timeout)
-        yield field.press_sequentially(answer, timeout=self._timeout)
+        yield self._wait_for(self._find_fields)
+        yield self._wait_for(self._check_writable)
+        for field in self._fields:
+            if (yield field.input_value(timeout=self._timeout)):
+                yield field.fill("", timeout=self._timeout)
+        if len(self._fields) == 1:
+            yield self._fields[0].press_sequentially(answer, timeout=self._timeout)
+            return
+        for field, letter in zip(self._fields, answer, strict=False):
+            yield field.press_sequentially(letter, timeout=self._timeout)
 
     def send(self) -> Steps[None]:
         """Press the button, or Enter where there is none.
 
         :raises RuleError: the rule's button is not on the page
         """
-        controls = yield self._mine()
-        if self.rule.submit is None:
-            # A captcha that is an <input type=image> would submit the form, too.
-            buttons = [
-                c
-                for c in controls
-                if c["type"] in ("submit", "image")
-                and c["tag"] in ("button", "input")
-                and (c["in_form"] and c["shown"] and not c["is_image"])
-            ]
-            if not buttons:
-                yield (yield self._answer_field()).press("Enter", timeout=self._timeout)
-                return
-            button = self._nth(buttons[0])
+        button = yield self._button()
+        if button is None:
+            yield self._fields[-1].press("Enter", timeout=self._timeout)
         else:
-            button = yield self._named_button(self.rule.submit, controls)
-        yield button.click(timeout=self._timeout)
+            yield button.click(timeout=self._timeout)
 
-    def _named_button(self, selector: str, controls: list[Control]) -> Steps[Any]:
-        """The button of the rule. A text may stand elsewhere on the page, too: buttons first."""
-        text = text_of(selector)
-        if text is not None:
-            for control in controls:
-                is_button = control["type"] in ("submit", "button", "image", "reset")
-                if is_button and control["shown"] and same_text(control["caption"], text):
-                    return self._nth(control)
-        if not (yield locate(self.scope, selector).count()):
-            raise self._wrong("submit", f"no button matches {selector!r}")
-        return first_shown(self.scope, selector)
-
-    def _answer_field(self) -> Steps[Any]:
-        if self.rule.input is not None:
-            return (yield self._named_element("input"))
-        texts = [
+    def _button(self) -> Steps[Any]:
+        """The button to press; None where the form has none and the rule names none."""
+        if self.rule.submit is not None:
+            return (yield self._named_button(self.rule.submit))
+        # A captcha that is an <input type=image> would submit the form, too.
+        buttons = [
             c
             for c in (yield self._mine())
-            if c["tag"] == "input"
-            and c["type"] not in _NO_TEXT
-            and (c["shown"] and c["free"] and c["name"] not in self.rule.fields)
+            if c["type"] in ("submit", "image")
+            and c["tag"] in ("button", "input")
+            and (c["in_form"] and c["shown"] and not c["is_image"])
         ]
-        found = answer_fields([c["said"] for c in texts])
-        if len(found) == 1:
-            return self._nth(texts[found[0]])
-        texts = [texts[i] for i in found] or texts
-        raise self._wrong("input", undecided([_named(c) for c in texts]))
+        return self._nth(buttons[0]) if buttons else None
+
+    def _named_button(self, selector: str) -> Steps[Any]:
+        """The button of the rule. A text may stand elsewhere on the page, too: buttons first."""
+        if "submit" not in self._scope.locators and selector.startswith("text="):
+            button = yield self._button_with_text(selector)
+            if button is not None:
+                return button
+        button = yield self._scope.only_shown(self.rule, "submit")
+        if button is None:
+            is_there = yield self._scope.locator(self.rule, "submit").count()
+            raise self._wrong("submit", self._missing("submit", bool(is_there)))
+        return button
+
+    def _button_with_text(self, selector: str) -> Steps[Any]:
+        """The button with a text: the whole of it in quotes, else whatever the case, or a part."""
+        quoted = _QUOTED.match(selector)
+        text = " ".join((quoted.group(2) if quoted else selector[len("text=") :]).split())
+        mine = [
+            (c["caption"], self._nth(c), c["markup"])
+            for c in (yield self._mine())
+            if c["type"] in ("submit", "button", "image", "reset") and c["shown"]
+        ]
+        links = shown(self._scope.frame.locator(_CLICKABLE))
+        for place, control in enumerate((yield links.evaluate_all(CONTROLS, [None] * 3))):
+            mine.append((control["caption"], links.nth(place), control["markup"]))
+        captions = [(" ".join((caption or "").split()), one, name) for caption, one, name in mine]
+        found = [(one, name) for caption, one, name in captions if caption == text]
+        if not quoted:
+            low = text.casefold()
+            found = found or [(one, n) for c, one, n in captions if c.casefold() == low]
+            found = found or [(one, n) for c, one, n in captions if low in c.casefold()]
+        if len(found) > 1:
+            raise self._scope.ambiguous("submit", selector, [name for _, name in found])
+        return found[0][0] if found else None
 
     # What the form is made of
 
     def _mine(self) -> Steps[list[Control]]:
         """The controls of the form, as they are now."""
-        elements = [self._image, (yield self._named_element("input"))]
-        elements.append((yield self._named_element("form")))
+        elements = [self._image]
+        for field in ("input", "form"):
+            elements.append((yield self._element(field)))
         handles = []
         for element in elements:
             handles.append(element and (yield element.element_handle(timeout=self._timeout)))
@@ -213,25 +352,46 @@ class PageForm:
             yield handle.dispose()
         return [c for c in controls if c["mine"]]
 
-    def _named_element(self, field: str) -> Steps[Any]:
+    def _element(self, field: str) -> Steps[Any]:
         """The element that the rule names, best one that can be seen; None if it names none."""
-        selector = getattr(self.rule, field)
-        if selector is None:
+        locator = self._scope.locator(self.rule, field)
+        if locator is None:
             return None
-        shown = first_shown(self.scope, selector)
-        if (yield shown.count()):
-            return shown
-        hidden = locate(self.scope, selector).first
-        if not (yield hidden.count()):
-            raise self._wrong(field, f"no element matches {selector!r}")
-        return hidden
+        if (yield shown(locator).count()):
+            return shown(locator).first
+        if not (yield locator.count()):
+            raise self._wrong(field, self._missing(field, False))
+        return locator.first
 
     def _nth(self, control: Control) -> Any:
         return self._all.nth(control["index"])
 
+    def _wait_for(self, find: Callable[[], Steps[Any]]) -> Steps[Any]:
+        """What *find* finds, tried until it does; in the end its error is raised."""
+        give_up = deadline(self._timeout)
+        while True:
+            try:
+                return (yield find())
+            except (RuleError, CaptchaFormError, PlaywrightError):
+                if time.monotonic() > give_up or self._scope.page.is_closed():
+                    raise
+            yield self._scope.page.wait_for_timeout(POLL_MS)
+
     def _wrong(self, field: str, message: str) -> RuleError:
-        return RuleError(message, field=field, host=self.scope.url)
+        return RuleError(message, field=field, host=self._scope.frame.url)
 
 
 def _named(control: Control) -> str:
     return f"<input type={control['type']} name={control['name']!r} id={control['id']!r}>"
+
+
+def _key(control: Control) -> tuple[str, ...]:
+    """What tells a control from others on the page that comes after it."""
+    value = control["value"] if control["type"] in ("checkbox", "radio") else ""
+    return control["tag"], control["name"], control["id"], value
+
+
+def _state(control: Control) -> tuple[Any, ...]:
+    if control["type"] in ("checkbox", "radio"):
+        return (control["checked"],)
+    return control["value"], control["chosen"]

@@ -13,13 +13,25 @@ const shown = element => {
 };
 """
 
+# A few words for an element in messages. Not by a clone of it, which would load its image again.
+_NAME = """
+const nameOf = element => {
+    const given = [...element.attributes].map(({ name, value }) => ` ${name}="${value}"`).join("");
+    const tag = `<${element.localName}${given}`;
+    return tag.length > 120 ? `${tag.slice(0, 117)}...>` : `${tag}>`;
+};
+"""
+
 ANY_SHOWN = f"elements => {{ {_SHOWN} return elements.some(shown); }}"
+
+SHOWN_NAMES = f"elements => {{ {_SHOWN} {_NAME} return elements.filter(shown).map(nameOf); }}"
 
 # How the captcha looks just now. `origin` names the document: it is when its loading began, by the
 # browser's clock. `print` changes with the image. An image is made of parts where the selector
 # names the box around it.
 LOOK = f"""elements => {{
     {_SHOWN}
+    {_NAME}
     const address = url => new URL(url, document.baseURI).href;
     const isLoaded = url => {{
         if (!/^https?:/.test(url)) return true;
@@ -51,9 +63,13 @@ LOOK = f"""elements => {{
             return {{ source, print: source, ready: element.complete && element.naturalWidth > 0 }};
         }}
         if (tag === "canvas")
-            return {{ source: "", print: pixels(element), ready: isDrawn(element) }};
-        if (tag === "svg")
-            return {{ source: "", print: element.outerHTML, ready: element.childElementCount > 0 }};
+            return {{
+                source: "", print: pixels(element), ready: isDrawn(element), drawn: true,
+            }};
+        if (tag === "svg") {{
+            const ready = element.childElementCount > 0;
+            return {{ source: "", print: element.outerHTML, ready, drawn: true }};
+        }}
         if (tag === "input" && element.type === "image") {{
             const source = address(element.getAttribute("src") || "");
             return {{ source, print: source, ready: isLoaded(source) }};
@@ -83,21 +99,125 @@ LOOK = f"""elements => {{
             ready: all.every(one => one.ready),
             print: digest(all.map(one => one.print).join("\\n")),
             source: sources.length === 1 ? sources[0] : "",
+            is_drawn_by_script: all.some(one => one.drawn),
+            others: elements.filter(element => shown(element)
+                && !elements[index].contains(element)).map(nameOf),
         }};
     }};
+    const body = document.body || document.documentElement;
+    const text = (body ? body.textContent : "").replace(/[\\d\\s]+/g, "");
+    const seen = body ? body.innerText.trim() : "";
+    const visible = "img, svg, canvas, video, iframe, frame, object, embed, input, select, "
+        + "textarea, button";
+    const busy = '[aria-busy="true"], [role="progressbar"], progress, [class*="spinner" i], '
+        + '[class*="loading" i], [class*="skeleton" i]';
+    const [navigation] = performance.getEntriesByType("navigation");
     const index = elements.findIndex(shown);
     return {{
         origin: performance.timeOrigin,
         loaded: document.readyState === "complete",
+        status: (navigation && navigation.responseStatus) || 0,
+        text: `${{document.getElementsByTagName("*").length}}-${{digest(text)}}`,
+        is_blank: !seen && ![...document.querySelectorAll(visible)].some(shown),
+        is_loading: [...document.querySelectorAll(busy)].slice(0, 20).some(shown)
+            || (seen.length < 40 && /(\\.\\.\\.|…)$/.test(seen)),
         attached: elements.length > 0,
+        is_lazy: elements.some(element => [element, ...element.querySelectorAll("img")]
+            .some(one => one.localName === "img" && !one.complete && one.loading === "lazy")),
         image: index < 0 ? null : image(index),
     }};
 }}"""
+
+# Bring an element into view, then name what lies above it: an element that is painted itself, or,
+# where clicks are to arrive, any other.
+HIT = f"""(element, isForClick) => {{
+    {_NAME}
+    const at = (x, y) => {{
+        let found = document.elementFromPoint(x, y);
+        while (found && found.shadowRoot) {{
+            const inner = found.shadowRoot.elementFromPoint(x, y);
+            if (!inner || inner === found) break;
+            found = inner;
+        }}
+        return found;
+    }};
+    const up = one => one.parentElement || one.getRootNode().host || null;
+    const holds = (outer, inner) => {{
+        for (let one = inner; one; one = up(one)) if (one === outer) return true;
+        return false;
+    }};
+    const paints = one => {{
+        const style = getComputedStyle(one);
+        if (style.opacity === "0") return false;
+        return style.backgroundImage !== "none"
+            || !/^(transparent|rgba\\(.*, 0\\))$/.test(style.backgroundColor)
+            || one.matches("img, svg, canvas, video, iframe, object, embed, input, button");
+    }};
+    const isAbove = found => {{
+        if (!found || holds(found, element) || holds(element, found)) return false;
+        if (isForClick) return !holds(element.closest("label"), found);
+        for (let one = found; one && !holds(one, element); one = up(one))
+            if (paints(one)) return true;
+        return false;
+    }};
+    const places = isForClick ? [[.5, .5]]
+        : [[.5, .5], [.15, .2], [.85, .2], [.15, .8], [.85, .8]];
+    const inTheWay = () => {{
+        const box = element.getBoundingClientRect();
+        for (const [right, down] of places) {{
+            const [x, y] = [box.left + box.width * right, box.top + box.height * down];
+            if (x < 0 || y < 0 || x >= innerWidth || y >= innerHeight) return "out of view";
+            const found = at(x, y);
+            if (isAbove(found)) return nameOf(found);
+        }}
+        return null;
+    }};
+    let found = inTheWay();
+    if (!found) return null;
+    element.scrollIntoView({{ block: "center", inline: "center", behavior: "instant" }});
+    found = inTheWay();
+    // An element larger than the window, or one that sticks out of it, is seen as far as it can be.
+    return found === "out of view" ? null : found;
+}}"""
+
+SCROLL_TO = """elements => {
+    const [element] = elements;
+    if (element) element.scrollIntoView({ block: "center", behavior: "instant" });
+}"""
+
+# What lies above a frame at a place of its own window, by the page around it.
+ABOVE_FRAME = f"""([x, y]) => {{
+    {_NAME}
+    const found = document.elementFromPoint(x, y);
+    return !found || found.shadowRoot || found.matches("iframe, frame, object, embed")
+        ? null : nameOf(found);
+}}"""
+
+# Whether a picture is of one colour, but for a frame around it.
+IS_UNIFORM = """async base64 => {
+    try {
+        const bytes = Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
+        const bitmap = await createImageBitmap(new Blob([bytes]));
+        const [width, height] = [Math.min(bitmap.width, 400), Math.min(bitmap.height, 400)];
+        const canvas = new OffscreenCanvas(width, height);
+        const context = canvas.getContext("2d");
+        context.drawImage(bitmap, 0, 0, width, height);
+        const [x, y] = [Math.floor(width / 20) + 2, Math.floor(height / 20) + 2];
+        if (width <= 2 * x || height <= 2 * y) return width * height <= 16;
+        const { data } = context.getImageData(x, y, width - 2 * x, height - 2 * y);
+        for (let place = 4; place < data.length; place++)
+            if (Math.abs(data[place] - data[place % 4]) > 3) return false;
+        return true;
+    } catch {
+        return false;
+    }
+}"""
 
 # Controls as their form sees them. `mine`: it belongs to the form that the captcha, the field for
 # the answer or the rule names; where there is no form, all controls of the page do.
 CONTROLS = f"""(elements, [image, input, form]) => {{
     {_SHOWN}
+    {_NAME}
     const around = element => {{
         for (let one = element; one; one = one.parentNode || one.host)
             if (one.localName === "form") return one;
@@ -126,6 +246,10 @@ CONTROLS = f"""(elements, [image, input, form]) => {{
         mine: isMine(element),
         in_form: Boolean(element.form || owner),
         shown: shown(element),
+        checked: Boolean(element.checked),
+        chosen: [...(element.selectedOptions || [])].map(option => option.value),
+        is_box: element.maxLength === 1 || element.getBoundingClientRect().width <= 64,
+        markup: nameOf(element),
         free: !element.matches(":disabled") && !element.readOnly,
         is_image: element === image,
         options: [...(element.options || [])].map(option => [option.value, option.text.trim()]),
@@ -154,11 +278,6 @@ SET = """(element, value) => {
     element.value = value;
     for (const kind of ["input", "change"])
         element.dispatchEvent(new Event(kind, { bubbles: true }));
-}"""
-
-ADD_HIDDEN = """(element, [name, value]) => {
-    const hidden = Object.assign(document.createElement("input"), { type: "hidden", name, value });
-    (element.form || element.parentNode).append(hidden);
 }"""
 
 READ_BLOB = """async (elements, url) => {
