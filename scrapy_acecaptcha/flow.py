@@ -11,7 +11,7 @@ import inspect
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, Union
 
 from scrapy_acecaptcha.errors import CaptchaUnsolved
@@ -56,12 +56,17 @@ class CaptchaResult:
     :param attempts: number of answers submitted, the right one included
     :param elapsed: seconds from finding the captcha to the site's yes
     :param image: the image that was read, as bytes
+    :param page: in a browser: Playwright's page on which the form's answer is, a new tab if the
+        form opened one
+    :param download: in a browser: Playwright's download, where the form led to a file
     """
 
     answer: str
     attempts: int
     elapsed: float
     image: bytes
+    page: Any = field(default=None, compare=False, repr=False)
+    download: Any = field(default=None, compare=False, repr=False)
 
 
 def solve(

@@ -441,7 +441,7 @@ def _launch(playwright: Any) -> Any:
 def _probe_page(
     page: Any, options: argparse.Namespace, fields: dict[str, Any], report: _Report
 ) -> None:
-    from scrapy_acecaptcha.playwright.form import first_shown  # noqa: PLC0415 - an extra
+    from scrapy_acecaptcha.playwright.scope import first_shown  # noqa: PLC0415 - an extra
 
     source = _loaded_source(page, fields)
     rule = _found(source, page.url, fields, report, browser=True)

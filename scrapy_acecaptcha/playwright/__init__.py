@@ -1,136 +1,134 @@
-"""solve_captcha(page, ...): the Playwright front end, for both of Playwright's APIs."""
+"""solve_captcha() and watch_captchas(): the Playwright front end, for both of its APIs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Literal, overload
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from scrapy_acecaptcha.flow import CaptchaResult, Step, Steps, drive, drive_async, solve
-from scrapy_acecaptcha.playwright.challenge import (
-    TIMEOUT_MS,
-    AsyncScope,
-    PageChallenge,
-    SyncScope,
-)
-from scrapy_acecaptcha.playwright.tabs import in_turn
+from scrapy_acecaptcha.flow import CaptchaResult, drive, drive_async
+from scrapy_acecaptcha.playwright.run import RuleLike, Session, checked_scope
+from scrapy_acecaptcha.playwright.scope import AsyncScope, SyncScope
+from scrapy_acecaptcha.playwright.watch import CaptchaWatch, watch_captchas
 from scrapy_acecaptcha.recognition.client import AceCaptchaClient
-from scrapy_acecaptcha.rules import CaptchaRule
+from scrapy_acecaptcha.rules import FieldValue
+from scrapy_acecaptcha.solver import Solver
 
-__all__ = ["solve_captcha"]
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict, Unpack
 
-MAX_ATTEMPTS = 3  # submissions per challenge, unless the rule says otherwise
+    from scrapy_acecaptcha.playwright.scope import AnyLocator
+
+    class RuleFields(TypedDict, total=False):
+        """The fields of a rule, as solve_captcha() takes them one by one: see CaptchaRule."""
+
+        image: str | AnyLocator
+        input: str | AnyLocator | None
+        form: str | AnyLocator | None
+        submit: str | AnyLocator | None
+        fields: Mapping[str, FieldValue]
+        frame: str | AnyLocator | None
+        hosts: Sequence[str]
+        refresh: str | AnyLocator | None
+        success: str | AnyLocator | None
+        failure: str | AnyLocator | None
+        answer: str | None
+        case: Literal["upper", "lower"] | None
+        arithmetic: bool
+        max_attempts: int | None
+        after: Literal["auto", "stay", "return"]
+        session: bool
+        budget: int
+        capture: Literal["screenshot", "source"]
+
+
+__all__ = ["CaptchaWatch", "solve_captcha", "watch_captchas"]
 
 
 @overload
 def solve_captcha(
     page: SyncScope,
-    rule: CaptchaRule | Mapping[str, Any] | None = None,
+    rule: RuleLike = None,
     *,
+    solver: Solver | None = None,
     client: AceCaptchaClient | None = None,
-    timeout: float = TIMEOUT_MS,
+    timeout: float | None = None,
     optional: Literal[False] = False,
-    **rule_fields: Any,
+    **rule_fields: Unpack[RuleFields],
 ) -> CaptchaResult: ...
 @overload
 def solve_captcha(
     page: SyncScope,
-    rule: CaptchaRule | Mapping[str, Any] | None = None,
+    rule: RuleLike = None,
     *,
+    solver: Solver | None = None,
     client: AceCaptchaClient | None = None,
-    timeout: float = TIMEOUT_MS,
+    timeout: float | None = None,
     optional: bool,
-    **rule_fields: Any,
+    **rule_fields: Unpack[RuleFields],
 ) -> CaptchaResult | None: ...
 @overload
 def solve_captcha(
     page: AsyncScope,
-    rule: CaptchaRule | Mapping[str, Any] | None = None,
+    rule: RuleLike = None,
     *,
+    solver: Solver | None = None,
     client: AceCaptchaClient | None = None,
-    timeout: float = TIMEOUT_MS,
+    timeout: float | None = None,
     optional: Literal[False] = False,
-    **rule_fields: Any,
+    **rule_fields: Unpack[RuleFields],
 ) -> Coroutine[Any, Any, CaptchaResult]: ...
 @overload
 def solve_captcha(
     page: AsyncScope,
-    rule: CaptchaRule | Mapping[str, Any] | None = None,
+    rule: RuleLike = None,
     *,
+    solver: Solver | None = None,
     client: AceCaptchaClient | None = None,
-    timeout: float = TIMEOUT_MS,
+    timeout: float | None = None,
     optional: bool,
-    **rule_fields: Any,
+    **rule_fields: Unpack[RuleFields],
 ) -> Coroutine[Any, Any, CaptchaResult | None]: ...
 def solve_captcha(
     page: SyncScope | AsyncScope,
-    rule: CaptchaRule | Mapping[str, Any] | None = None,
+    rule: RuleLike = None,
     *,
+    solver: Solver | None = None,
     client: AceCaptchaClient | None = None,
-    timeout: float = TIMEOUT_MS,
+    timeout: float | None = None,
     optional: bool = False,
     **rule_fields: Any,
 ) -> CaptchaResult | Coroutine[Any, Any, CaptchaResult | None] | None:
     """Solve the captcha on *page* and leave the page where its form leads.
 
-    With ``after="return"`` the page then goes back to the address at which the captcha stood.
+    With ``after="return"`` the page then goes back to the address at which the captcha stood. What
+    the page says in a way that leaves doubt is looked into by loading it again.
 
-    Tabs of one browser context at the same site take turns, and those that find on reloading that
-    another tab has opened the way return at once, with an empty answer after 0 attempts.
+    Nothing is paid for before the field for the answer and the button have been found, and the
+    image can be seen uncovered. Tabs of one browser context at the same site take turns, and those
+    that find on reloading that another tab has opened the way return at once, with an empty answer
+    after 0 attempts.
 
-    :param page: page or frame of Playwright's sync API, or of its async API: then the result must
-        be awaited
+    :param page: page, frame or frame locator of Playwright's sync API, or of its async API: then
+        the result must be awaited
     :param rule: how the captcha looks; its fields may be given one by one instead or in addition.
-        Selectors may be whatever Playwright understands
-    :param client: by default one made of the environment and closed at the end; hand in your own
-        to share its connections and its limit of concurrent calls
-    :param timeout: milliseconds for the image to appear and for each verdict
-    :param optional: return None where no captcha appears
-    :return: the answer that the site took, None where no captcha appeared
+        Selectors may be whatever Playwright understands, and Locators of this page
+    :param solver: brings client, journal and budget
+    :param client: an AceCaptchaClient without these; by default one made of the environment and
+        closed at the end
+    :param timeout: milliseconds for the image to appear, for fields and buttons to be ready, and
+        for each verdict; by default what ``page.set_default_timeout()`` has set, else 10 s
+    :param optional: return None where no captcha appears: as soon as the page is at rest, or shows
+        the rule's ``success``
+    :return: the answer that the site took, and the page on which it stands
     :raises CaptchaNotFound: no captcha appeared, or the page went away
     :raises CaptchaImageError: there is no image that could be read
     :raises CaptchaFormError: the form cannot be filled in or sent
-    :raises CaptchaUnsolved: every attempt was refused
+    :raises CaptchaUnsolved: every attempt was refused, or the answer was never sent
     :raises RuleError: the rule does not fit the page, or cannot work at all
     :raises ApiError: the recognition API said no past all retries
+    :raises BudgetExhausted: the solver's budget is used up
     :raises SettingsError: there is no API token
     """
-    if not isinstance(page, SyncScope | AsyncScope):
-        raise TypeError(f"solve_captcha() works on a Playwright page or frame, not on {page!r}")
-    if rule is None:
-        parsed = CaptchaRule.parse(rule_fields, host=page.url)
-    else:
-        parsed = CaptchaRule.parse(rule, host=page.url).overlaid(rule_fields, host=page.url)
-    challenge = PageChallenge(page, parsed, timeout)
-    if challenge.is_async:
-        return drive_async(_solve(challenge, client, optional))
-    return drive(_solve(challenge, client, optional))
-
-
-def _solve(
-    challenge: PageChallenge, client: AceCaptchaClient | None, optional: bool
-) -> Steps[CaptchaResult | None]:
-    own_client = AceCaptchaClient() if client is None else None
-    the_client = client or own_client
-    assert the_client is not None
-    read = the_client.recognize_async if challenge.is_async else the_client.recognize
-    try:
-        result: CaptchaResult | None = yield challenge.guarded(
-            _find_and_solve(challenge, read, optional)
-        )
-        return result
-    finally:
-        if own_client is not None:
-            own_client.close()
-
-
-def _find_and_solve(
-    challenge: PageChallenge, read: Callable[[bytes], Step[str]], optional: bool
-) -> Steps[CaptchaResult | None]:
-    if not (yield challenge.appear()):
-        if optional:
-            return None
-        raise challenge.not_found()
-    attempts = challenge.rule.max_attempts or MAX_ATTEMPTS
-    steps = solve(challenge, read, lambda outcome: None, attempts)
-    result: CaptchaResult = yield (in_turn(challenge, steps) if challenge.rule.session else steps)
-    return result
+    session = Session(checked_scope(page), rule, rule_fields, timeout)
+    steps = session.solve(solver, client, optional)
+    return drive_async(steps) if session.is_async else drive(steps)

@@ -144,7 +144,7 @@ class PageForm:
         """
         answer = []
         for field in self._fields:
-            answer += (yield field.evaluate_all(CONTROLS, [None] * 3))
+            answer += yield field.evaluate_all(CONTROLS, [None] * 3)
         taken = {_key(c) for c in answer}
         return [
             c
@@ -155,6 +155,10 @@ class PageForm:
             and (c["name"] or c["id"])
             and not {c["name"], c["id"]} & set(self.rule.fields)
         ]
+
+    def visible_names(self) -> Steps[set[str]]:
+        """What the controls are called that stand on the page."""
+        return {c["name"] or c["id"] for c in (yield self._mine()) if c["type"] != "hidden"}
 
     def restore(self, before: Sequence[Control]) -> Steps[bool]:
         """Fill in again what *before* says was filled in; True if something was missing."""
@@ -285,7 +289,8 @@ class PageForm:
         """
         button = yield self._button()
         if button is None:
-            yield self._fields[-1].press("Enter", timeout=self._timeout)
+            field = self._fields[-1] if self._fields else self._all.first
+            yield field.press("Enter", timeout=self._timeout)
         else:
             yield button.click(timeout=self._timeout)
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from playwright import async_api, sync_api
 from playwright.sync_api import Error as PlaywrightError
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-from scrapy_acecaptcha.errors import RuleError
+from scrapy_acecaptcha.errors import CaptchaError, CaptchaFormError, CaptchaNotFound, RuleError
 from scrapy_acecaptcha.flow import Steps
 from scrapy_acecaptcha.playwright.in_page import SHOWN_NAMES
 from scrapy_acecaptcha.rules import CaptchaRule
@@ -24,11 +25,14 @@ SyncScope = sync_api.Page | sync_api.Frame | sync_api.FrameLocator
 AsyncScope = async_api.Page | async_api.Frame | async_api.FrameLocator
 SyncLocator = sync_api.Locator | sync_api.FrameLocator
 AsyncLocator = async_api.Locator | async_api.FrameLocator
+AnyLocator = SyncLocator | AsyncLocator
 
 POLL_MS = 50
 DEFAULT_TIMEOUT_MS = 10_000.0
 SELECTORS = ("image", "input", "form", "submit", "frame", "refresh", "success", "failure")
 
+GONE = re.compile(r"crashed|has been closed|connection closed|detached|already stopped", re.I)
+_IN_THE_WAY = re.compile(r"(<[^\n]*?) intercepts pointer events")
 _BAD_SELECTOR = re.compile(r"while (?:parsing|querying)|not a valid|Unknown engine|selector", re.I)
 
 
@@ -137,7 +141,8 @@ class Scope:
         if not self.is_gone and not self._is_by_image:
             return True
         if self._is_by_image:
-            return (yield self._enter_frame_of_image())
+            entered: bool = yield self._enter_frame_of_image()
+            return entered
         inner = _frame_of(self._start)
         for part in self._frames:
             locator = locate(inner, part) if isinstance(part, str) else part
@@ -175,7 +180,7 @@ class Scope:
         return None if selector is None else locate(self.frame, selector)
 
     def only_shown(self, rule: CaptchaRule, field: str) -> Steps[Any]:
-        """The one element that the rule's *field* names and that can be seen; None if there is none.
+        """The one visible element that the rule's *field* names; None if there is none.
 
         :raises RuleError: there are several
         """
@@ -186,7 +191,7 @@ class Scope:
         return visible.first if names else None
 
     def ambiguous(self, field: str, selector: str, names: list[str]) -> RuleError:
-        """The error for a selector that matches several elements, as in Playwright's strict mode."""
+        """The error for a selector that matches several elements, as in strict mode."""
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         return RuleError(
             f"strict mode violation: {selector!r} matches {len(names)} visible elements: {listed}",
@@ -234,3 +239,17 @@ def first_line(error: PlaywrightError) -> str:
 def deadline(timeout: float) -> float:
     """When *timeout* milliseconds will have passed, by time.monotonic()."""
     return time.monotonic() + timeout / 1000
+
+
+def captcha_error(error: PlaywrightError, url: str, selector: str) -> CaptchaError:
+    """What an error of Playwright's means for the captcha."""
+    place = {"url": url, "selector": selector}
+    told = first_line(error)
+    if GONE.search(error.message):
+        return CaptchaNotFound(f"The page went away before it was solved: {told}", **place)
+    if isinstance(error, PlaywrightTimeout):
+        above = _IN_THE_WAY.findall(error.message)
+        if above:
+            told = f"{told}: {above[-1]} lies in the way"
+        return CaptchaFormError(f"The page did not let us do this in time: {told}", **place)
+    return CaptchaNotFound(f"The captcha was lost on the way: {told}", **place)

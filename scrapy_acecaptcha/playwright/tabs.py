@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary, WeakSet
 
 from scrapy_acecaptcha.flow import CaptchaResult, Steps
-from scrapy_acecaptcha.playwright.form import POLL_MS
+from scrapy_acecaptcha.playwright.scope import POLL_MS
 
 if TYPE_CHECKING:
     from scrapy_acecaptcha.playwright.challenge import PageChallenge

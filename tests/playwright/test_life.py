@@ -7,7 +7,6 @@ import contextlib
 import threading
 import time
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,24 +24,12 @@ from scrapy_acecaptcha.errors import CaptchaError
 from scrapy_acecaptcha.flow import Steps
 from scrapy_acecaptcha.playwright import solve_captcha
 from tests.browsers import AsyncBrowser, Browser, both_apis, on_page
-from tests.lab import Lab, form
+from tests.lab import form
+from tests.playwright.conftest import RULE
 from tests.site import RULES
 from tests.stub import ApiStub
 
-RULE = {"image": "#captcha", "input": "[name=code]"}
 WRONG = "XXXXX"
-
-
-@pytest.fixture
-def lab_api(lab: Lab) -> Iterator[ApiStub]:
-    with ApiStub(lab.gallery.answer) as api:
-        yield api
-
-
-@pytest.fixture
-def client(lab_api: ApiStub) -> Iterator[AceCaptchaClient]:
-    with AceCaptchaClient("token", lab_api.url, retries=0, timeout=20) as client:
-        yield client
 
 
 # Every scenario of the site
@@ -134,7 +121,7 @@ def test_the_client_of_the_environment(browser, lab, lab_api, monkeypatch):
 
 
 def test_what_is_not_a_page():
-    with pytest.raises(TypeError, match="page or frame"):
+    with pytest.raises(TypeError, match="page, frame or frame locator"):
         solve_captcha("page", RULE)  # type: ignore[call-overload]
 
 
