@@ -293,12 +293,15 @@ class PageChallenge:
                 selector=self.rule.image,
             )
         verdict = judge(self.rule, seen, None)
+        if seen.kind == "file":  # loading the page again would not bring it once more
+            return True
         if verdict.outcome == "unknown" and self._answer.popup is None:
             free = yield self._reload()
             again = Seen("page", captcha=not free)
-            verdict, _ = judge_again(self.rule, verdict, again)
+            verdict, _ = judge_again(self.rule, verdict, again, None)
             if verdict.outcome == "accepted" and (yield self._must_query()):
-                return not (yield self._query_again())
+                answered: bool = yield self._query_again()
+                return answered
         if verdict.outcome == "accepted":
             self.result_page = self._answer.popup or self.page
             return True

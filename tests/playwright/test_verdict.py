@@ -1,0 +1,116 @@
+"""What a browser's page makes of an answer: no yes that is none, and no call that is for nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from scrapy_acecaptcha import CaptchaNotFound, CaptchaUnsolved
+from scrapy_acecaptcha.flow import Steps
+from scrapy_acecaptcha.playwright import solve_captcha, watch_captchas
+from tests.browsers import both_apis, on_page
+from tests.lab import IMAGE, REST, form
+from tests.playwright.conftest import RULE
+
+WRONG = "XXXXX"
+DRAWN_LATE = """<div id=here></div>REST<script>setTimeout(() => document.querySelector("#here")
+    .innerHTML = "<img id=captcha src=/captcha.png>", 700)</script>""".replace("REST", REST)
+HIDES_ITSELF = f"""<form onsubmit="event.preventDefault(); this.style.display = 'none';
+    setTimeout(async () => {{
+        const answer = await (await fetch('/check?code=' + this.code.value)).json();
+        if (answer.ok) document.body.innerHTML = 'Record 1';
+        else {{ this.style.display = ''; this.code.value = '';
+            document.querySelector('#captcha').src = '/captcha.png?' + Math.random(); }}
+    }}, 500)">{IMAGE}{REST}</form>"""
+
+
+@pytest.mark.parametrize("page", [form(DRAWN_LATE), HIDES_ITSELF], ids=["late", "hidden"])
+def test_an_image_that_has_gone_for_a_while_is_no_yes(
+    visit: Any, lab: Any, lab_api: Any, page: str
+) -> None:
+    lab.page = page
+    lab_api.script.append(WRONG)
+    result, text = visit()
+    assert (result.attempts, text) == (2, "Record 1")
+
+
+def test_what_is_never_sent_is_paid_for_once(visit: Any, lab: Any, lab_api: Any) -> None:
+    lab.page = IMAGE + "<input name=code><button type=button>Help</button>"
+    with pytest.raises(CaptchaUnsolved, match="never sent"):
+        visit(submit="text=Help", timeout=300)
+    assert len(lab_api.calls) == 1
+
+
+def test_what_the_user_typed_is_there_again(
+    browser: Any, lab: Any, lab_api: Any, client: Any
+) -> None:
+    lab.page = form("<input name=q><input type=checkbox name=all>" + IMAGE + REST)
+    lab_api.script.append(WRONG)
+
+    def body(page: Any) -> Steps[Any]:
+        yield page.goto(lab.url)
+        yield page.locator("[name=q]").fill("mine")
+        yield page.locator("[name=all]").check()
+        yield solve_captcha(page, RULE, client=client)
+
+    on_page(browser, body)
+    assert [(sent["q"], sent.get("all")) for sent in lab.sent] == [(["mine"], ["on"])] * 2
+
+
+def test_an_image_that_changes_while_it_is_read_is_read_again(
+    visit: Any, lab: Any, lab_api: Any
+) -> None:
+    lab.page = form() + (
+        "<script>setTimeout(() => document.querySelector('#captcha').src = '/captcha.png?2', 900)"
+        "</script>"
+    )
+    lab_api.latency = 1.0
+    result, text = visit()
+    assert (text, len(lab.sent), len(lab_api.calls)) == ("Record 1", 1, 2)
+    assert result.answer == lab.sent[0]["code"][0]
+
+
+def test_a_page_that_goes_elsewhere_meanwhile_is_no_yes(visit: Any, lab: Any, lab_api: Any) -> None:
+    lab.page = form() + "<script>setTimeout(() => location.href = '/record', 700)</script>"
+    lab_api.latency = 1.0
+    with pytest.raises(CaptchaNotFound):
+        visit(timeout=1000)
+    assert not lab.sent
+
+
+def test_a_tab_that_the_form_opens(browser: Any, lab: Any, lab_api: Any, client: Any) -> None:
+    lab.page = form().replace("<form", "<form target=_blank")
+    lab_api.script.append(WRONG)
+
+    def body(page: Any) -> Steps[Any]:
+        yield page.goto(lab.url)
+        result = yield solve_captcha(page, RULE, client=client, timeout=3000)
+        return result.attempts, (yield result.page.title()), result.page is page
+
+    assert on_page(browser, body) == (2, "Record", False)
+
+
+@both_apis
+def test_a_captcha_in_front_of_an_action(browser: Any, lab: Any, client: Any) -> None:
+    lab.page = (
+        """<button id=next onclick="document.title = 'Next'">Next</button>
+    <div style="position: fixed; inset: 0; background: #fff"
+        ><form onsubmit="event.preventDefault(); fetch('/check?code=' + this.code.value)
+            .then(reply => reply.json()).then(answer => answer.ok && this.parentNode.remove())">
+    """
+        + IMAGE
+        + REST
+        + "</form></div>"
+    )
+
+    def body(page: Any) -> Steps[Any]:
+        watch = watch_captchas(page.context, RULE, client=client)
+        if browser.is_async:
+            watch = yield watch
+        yield page.goto(lab.url)
+        yield page.locator("#next").click(timeout=9000)
+        yield watch.stop()
+        return (yield page.title()), len(watch.results), watch.error
+
+    assert on_page(browser, body) == ("Next", 1, None)
