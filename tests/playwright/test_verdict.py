@@ -1,4 +1,4 @@
-"""What a browser's page makes of an answer: no yes that is none, and no call that is for nothing."""
+"""What a browser makes of an answer: no yes that is none, and no call that is for nothing."""
 
 from __future__ import annotations
 
