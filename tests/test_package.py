@@ -18,7 +18,7 @@ REPOSITORY = "https://github.com/acedatacloud/scrapy-acecaptcha"
 # Distributions whose import has another name.
 DISTRIBUTIONS = {"PIL": "pillow", "resvg_py": "resvg-py", "zope": "zope-interface"}
 OPTIONAL = {"playwright"}  # packages of ours that need an extra as a whole
-# Asked only what crawls that run it have loaded, so users bring it.
+# Imported only in crawls that use it, whose users have installed it.
 BROUGHT = {"scrapy-playwright"}
 
 

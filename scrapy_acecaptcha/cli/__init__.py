@@ -1,0 +1,1 @@
+"""The command line and `probe`; private: what users type is the command `acecaptcha`."""

@@ -1,0 +1,1 @@
+"""Find a page's captcha without a selector; private."""

@@ -1,0 +1,1 @@
+"""An HTML page without network: forms, images, addresses; private."""

@@ -1,0 +1,1 @@
+"""Bytes in, text out: client, journal, budget, circuit breaker, sandbox; private."""

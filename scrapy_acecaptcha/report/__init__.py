@@ -1,0 +1,1 @@
+"""The journal as an HTML page; private."""
