@@ -25,7 +25,7 @@ coverage: .venv/ready
 	$(BIN)/python -m scripts.prepare_tests
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term:skip-covered
 
-# The oldest versions of Scrapy, requests, form2request and the extras that we promise to work with.
+# The oldest versions of Scrapy, requests and the extras that we promise to work with.
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/pip install --quiet --disable-pip-version-check uv
