@@ -74,10 +74,11 @@ class PageCaptcha:
         """Fill in the form and send it."""
         return self._on_page(self._challenge.submit(answer))
 
-    async def solved(self) -> bool:
+    async def solved(self) -> bool | None:
         """Judge the page that the form led to, and go back where the spider wanted to be."""
-        if not await self._on_page(self._challenge.solved()):
-            return False
+        accepted = await self._on_page(self._challenge.solved())
+        if not accepted:
+            return accepted
         return not self._must_return() or await self.reload()
 
     def renew(self) -> Awaitable[bool]:

@@ -233,3 +233,19 @@ async def test_plain_requests_beside_those_of_the_browser(site, api, browser_set
     crawl = await run_crawl(start, browser_settings("inplace"))
     assert len(crawl.records) == 3
     assert len(api.calls) == 2  # two sessions: the browser's and Scrapy's own
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_captcha_that_a_script_inserts_later(lab, browser_settings):
+    lab.page = (
+        """Loading...<script>fetch("/slow").then(() => {
+        document.body.innerHTML = '%s' })</script>"""
+        % lab.page
+    )
+    with ApiStub(lab.gallery.answer) as api:
+        settings = browser_settings("", ACECAPTCHA_API_BASE_URL=api.url)
+        rule = {"image": "#captcha", "input": "[name=code]", "after": "stay"}
+        settings["ACECAPTCHA_RULES"] = {lab.url.split("/")[2]: rule}
+        crawl = await run_crawl([Request(lab.url, meta={"playwright": True})], settings)
+    assert crawl.errors == []
+    assert crawl.records == ["Record 1"]
