@@ -237,11 +237,8 @@ async def test_plain_requests_beside_those_of_the_browser(site, api, browser_set
 
 @pytest_twisted.ensureDeferred
 async def test_a_captcha_that_a_script_inserts_later(lab, browser_settings):
-    lab.page = (
-        """Loading...<script>fetch("/slow").then(() => {
-        document.body.innerHTML = '%s' })</script>"""
-        % lab.page
-    )
+    build = f"document.body.innerHTML = '{lab.page}'"
+    lab.page = f"Loading...<script>fetch('/slow').then(() => {{ {build} }})</script>"
     with ApiStub(lab.gallery.answer) as api:
         settings = browser_settings("", ACECAPTCHA_API_BASE_URL=api.url)
         rule = {"image": "#captcha", "input": "[name=code]", "after": "stay"}
