@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -67,13 +68,30 @@ def to_xpath(selector: str) -> str:
         _TRIAL_PAGE.xpath(xpath)
     except (cssselect.SelectorError, RecursionError, ValueError) as error:
         kind = "XPath" if is_xpath(selector) else "CSS selector"
-        raise ValueError(f"bad {kind} {selector!r}: {error}") from None
+        hint = "" if is_xpath(selector) else _hint_for_colons(selector)
+        raise ValueError(f"bad {kind} {selector!r}: {error}{hint}") from None
     return xpath
 
 
-def select(root: Selector, selector: str) -> SelectorList[Selector]:
-    """Return what *selector* (CSS or XPath) matches below *root*."""
-    return root.xpath(to_xpath(selector))
+def _hint_for_colons(selector: str) -> str:
+    """What to write for `#form:captcha`, an id as JSF makes them, which CSS reads as `#form`."""
+    ids = _ID_WITH_COLON.findall(selector)
+    return f"; for the id {ids[0][1:]!r} write [id={ids[0][1:]!r}]" if ids else ""
+
+
+_ID_WITH_COLON = re.compile(r"#[A-Za-z_][\w-]*(?::[\w-]+)+")
+
+
+def select(root: Selector, selector: str, *, limit: int = 0) -> SelectorList[Selector]:
+    """Return what *selector* (CSS or XPath) matches below *root*.
+
+    :param limit: so many matches are enough; 0 for all
+    """
+    xpath = to_xpath(selector)
+    if limit:
+        with suppress(ValueError):  # an XPath that is no set of nodes
+            return root.xpath(f"({xpath})[position() <= {limit}]")
+    return root.xpath(xpath)
 
 
 _SHOWN_TEXT = (

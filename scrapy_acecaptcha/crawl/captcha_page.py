@@ -12,14 +12,13 @@ from scrapy_acecaptcha.crawl.evidence import matches
 from scrapy_acecaptcha.crawl.pages import page_of
 from scrapy_acecaptcha.detect.find import may_show_captcha, resolve
 from scrapy_acecaptcha.errors import CaptchaImageError
+from scrapy_acecaptcha.page.forms import MAX_PICTURES
 from scrapy_acecaptcha.page.image_address import image_address
 from scrapy_acecaptcha.page.images import decode_data_uri
-from scrapy_acecaptcha.page.source import MAX_PAGE
+from scrapy_acecaptcha.page.source import too_large
 from scrapy_acecaptcha.page.svg import svg_source
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import may_have, needed_words, select
-
-MAX_MATCHES = 50
 
 
 def shows_captcha(response: Response, rule: CaptchaRule) -> bool:
@@ -36,7 +35,7 @@ def shows_captcha(response: Response, rule: CaptchaRule) -> bool:
         words = needed_words(rule.image)
         if words is not None and not may_have(page.body, words):
             return False
-        is_shown = bool(select(page.selector, rule.image))
+        is_shown = bool(select(page.selector, rule.image, limit=1))
     return is_shown and not (rule.success and matches(page, rule.success))
 
 
@@ -60,13 +59,10 @@ def rule_for(page: TextResponse, rule: CaptchaRule) -> CaptchaRule | None:
 def check_size(response: Response) -> None:
     """Refuse a page of which more stands there than is looked at.
 
-    :raises CaptchaImageError: it has more than MAX_PAGE bytes
+    :raises CaptchaImageError: it has more than MAX_PAGE bytes or MAX_TAGS elements
     """
-    if len(response.body) > MAX_PAGE:
-        raise CaptchaImageError(
-            f"The captcha's page has {len(response.body):,} bytes; {MAX_PAGE:,} are looked at",
-            url=response.url,
-        )
+    if told := too_large(response.body):
+        raise CaptchaImageError(f"The captcha's page {told}", url=response.url)
 
 
 def image_source(page: TextResponse, image: str) -> bytes | str:
@@ -75,9 +71,11 @@ def image_source(page: TextResponse, image: str) -> bytes | str:
     :param image: selector of the captcha element
     :raises CaptchaImageError: there is none, or it has an address that is not http, https or data
     """
-    found = select(page.selector, image)
-    if len(found) > MAX_MATCHES:
-        raise CaptchaImageError(f"The selector matches {len(found):,} elements; the captcha is one")
+    found = select(page.selector, image, limit=MAX_PICTURES + 1)
+    if len(found) > MAX_PICTURES:
+        raise CaptchaImageError(
+            f"The selector matches more than {MAX_PICTURES} elements; the captcha is one"
+        )
     address = image_address(found[0], page.selector)
     if address is None:
         return svg_source(next(found[0].root.iter("svg")))

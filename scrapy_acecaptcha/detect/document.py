@@ -18,7 +18,7 @@ from scrapy_acecaptcha.detect.vocabulary import (
     names_captcha,
     spelled_apart,
 )
-from scrapy_acecaptcha.page.forms import is_text
+from scrapy_acecaptcha.page.controls import MAX_SAID, is_text
 from scrapy_acecaptcha.page.image_address import background
 
 MAX_PAGE = 2_000_000  # characters of text, each element counted as ELEMENT characters
@@ -200,6 +200,7 @@ class Document:
         name = control.get("id")
         labels = [mark.label] if mark.label is not None else []
         labels += self._labels.get(name, [])[:3] if name else []
+        said = [value[:MAX_SAID] for value in said]
         return " | ".join([*said, *map(beginning_of_text, labels)])[:MAX_ATTRIBUTE]
 
 

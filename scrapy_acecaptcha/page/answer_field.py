@@ -10,7 +10,7 @@ from collections.abc import Sequence
 _SURE = re.compile(r"captcha|kaptcha|yanzhengma|yzm|验证码|驗證碼|校验码|認証|капч", re.IGNORECASE)
 _LIKELY = re.compile(
     r"verif|v(?:er|alid)?[-_]?code|valid(?:at|_|-|$)|check[-_]?code|"
-    r"secur\w*[-_ ]?(?:code|text|word)|"
+    r"secur\w{0,12}[-_ ]?(?:code|text|word)|"
     r"(?:^|[^a-z])(?:image|img|picture|pic)[-_ ]?(?:code|text|word)|rand(?:om)?[-_]?code|"
     r"(?<![a-z])codes?(?![a-z])|(?-i:(?<=[a-z])Code(?![a-z]))|characters|letters|"
     r"(?<!\w)код|código|codigo|codice|doğrulama|güvenlik|sicherheits|bestätigungs|कोड",
@@ -18,7 +18,7 @@ _LIKELY = re.compile(
 )
 _OTHER_CODES = re.compile(
     r"(?:post|zip|country|area|promo|coupon|discount|voucher|phone|dial|bar|state|city|region|bank|"
-    r"currency|language|company|tax|product|item|reg)\w*[-_ ]?code|postal",
+    r"currency|language|company|tax|product|item|reg)\w{0,12}[-_ ]?code|postal",
     re.IGNORECASE,
 )
 

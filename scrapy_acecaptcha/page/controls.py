@@ -14,7 +14,7 @@ BUTTON_TYPES = frozenset({"button", "reset", "submit", "image"})
 NOT_FILLED = frozenset({*BUTTON_TYPES, "select", "file"})
 _OTHER_KINDS = {"hidden", "checkbox", "radio", "file", "range", "color", "date"}
 _NOT_TEXT = BUTTON_TYPES | _OTHER_KINDS
-MAX_SAID = 80  # characters of an attribute in which words are looked for
+MAX_SAID = 100  # characters of an attribute in which words are looked for
 MAX_NODES = 60  # elements inside of a label or an option that are read
 
 

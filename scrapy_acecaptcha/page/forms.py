@@ -125,12 +125,14 @@ class Form:
             return self._named_form(self.rule.form)
         for name in ("input", "image"):
             selector = getattr(self.rule, name)
-            found = list(select(self._page, selector)) if selector and selector != "auto" else []
+            found = []
+            if selector and selector != "auto":
+                found = list(select(self._page, selector, limit=MAX_PICTURES + 1))
             if name == "input" and selector and not found:
                 raise self._wrong("input", self._no_match(selector))
             if len(found) > MAX_PICTURES:
                 raise CaptchaImageError(
-                    f"{selector!r} matches {len(found):,} elements; the captcha has one {name}",
+                    f"{selector!r} matches more than {MAX_PICTURES} elements; the captcha is one",
                     url=self.url,
                 )
             owners = document.forms_of(match.root for match in found)
@@ -235,7 +237,7 @@ class Form:
     def _first_button(self, buttons: list[Any]) -> Any:
         """The first of *buttons*; the captcha itself, if it is one of them, comes last."""
         if self.rule.image != "auto":
-            images = {m.root for m in select(self._page, self.rule.image)}
+            images = {m.root for m in select(self._page, self.rule.image, limit=MAX_PICTURES)}
             buttons = sorted(buttons, key=lambda button: button in images)
         return buttons[0] if buttons else None
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 MAX_PAGE = 2_000_000
 """Characters or bytes of a page that are looked at."""
 
-MAX_TAG = 1_000
+MAX_TAGS = 60_000
+"""Elements of a page that are looked at."""
+
+MAX_TAG = 700
 """Characters of a tag with many attributes: libxml2 compares each attribute with all before it."""
 
 _MAY_BE_SLOW = 30_000  # a shorter page is parsed in no time, whatever is in it
@@ -22,9 +26,23 @@ def is_bounded(body: bytes) -> bool:
     """Whether a page can be parsed as it is; looks at the bytes only."""
     if len(body) <= _MAY_BE_SLOW:
         return True
-    if len(body) > MAX_PAGE:
+    if too_large(body):
         return False
     return _cut_tags(body.decode("latin-1")) is None
+
+
+def too_large(body: bytes) -> str:
+    """Of what a page has more than is looked at; empty if it has not."""
+    if len(body) > MAX_PAGE:
+        return f"has {len(body):,} bytes; {MAX_PAGE:,} are looked at"
+    if body.count(b"<") > MAX_TAGS and next(
+        islice(_TAG_START.finditer(body), MAX_TAGS, None), None
+    ):
+        return f"has more than {MAX_TAGS:,} elements"
+    return ""
+
+
+_TAG_START = re.compile(rb"<[A-Za-z]")
 
 
 def bounded(source: str) -> str:
@@ -39,7 +57,9 @@ def _cut_tags(source: str) -> str | None:
     """*source* with its slow tags cut; None if there are none."""
     pieces: list[str] = []
     end = 0
-    for tag in _TAG.finditer(source):
+    for count, tag in enumerate(_TAG.finditer(source)):
+        if count >= MAX_TAGS:
+            return "".join([*pieces, source[end : tag.start()]])
         if tag.end() - tag.start() > MAX_TAG and _has_many_attributes(tag[0]):
             pieces.append(source[end : tag.start() + MAX_TAG] + "'\">")
             end = tag.end()

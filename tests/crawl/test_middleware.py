@@ -629,7 +629,7 @@ TYPED = {
     "src-broken": (CaptchaImageError, "base64"),
     "src-big": (CaptchaImageError, "could not be downloaded"),
     "src-loop": (CaptchaImageError, "redirections"),
-    "many-images": (CaptchaImageError, "10,00"),
+    "many-images": (CaptchaImageError, "more than 200"),
     "huge-page": (CaptchaImageError, "bytes"),
     "action-file": (CaptchaFormError, "file:"),
     "action-javascript": (CaptchaFormError, "javascript:"),

@@ -65,7 +65,7 @@ def test_an_ordinary_page_is_parsed_once_for_the_spider_and_for_us() -> None:
 
 
 def test_of_a_large_page_the_beginning_is_looked_at() -> None:
-    body = IMAGE + "<p>text" * 800_000 + "<i>"
+    body = IMAGE + "text " * 800_000 + "<i>"
     page = page_of(response("text/html", body, HtmlResponse))
     assert page is not None
     assert len(page.body) == MAX_PAGE
