@@ -22,6 +22,7 @@ MOST_BRANCHES = 15  # of a function
 LONG_FILES: set[str] = {
     "cli/probe.py",
     "crawl/middleware.py",
+    "page/forms.py",
     "recognition/client.py",
 }
 LARGE_FUNCTIONS: set[str] = {
