@@ -9,6 +9,7 @@ from scrapy.http import Response, TextResponse
 from scrapy.utils.response import get_base_url
 
 from scrapy_acecaptcha.crawl.evidence import matches
+from scrapy_acecaptcha.crawl.inner_requests import is_frame
 from scrapy_acecaptcha.crawl.pages import page_of
 from scrapy_acecaptcha.detect.find import may_show_captcha, resolve
 from scrapy_acecaptcha.errors import CaptchaImageError
@@ -27,7 +28,7 @@ def shows_captcha(response: Response, rule: CaptchaRule) -> bool:
     A page on which the rule's ``success`` matches is what was asked for, even if it shows one.
     """
     page = page_of(response)
-    if page is None:
+    if page is None or (rule.frame and not is_frame(response)):
         return False
     if rule.image == "auto":
         is_shown = rule_for(page, rule) is not None

@@ -17,6 +17,7 @@ from twisted.internet.error import ConnectError, DNSLookupError
 
 from scrapy_acecaptcha.crawl.captcha_page import check_size, image_source, rule_for, shows_captcha
 from scrapy_acecaptcha.crawl.evidence import same_text, see
+from scrapy_acecaptcha.crawl.frames import enter_frame, inside_frame
 from scrapy_acecaptcha.crawl.inner_requests import InnerRequests
 from scrapy_acecaptcha.crawl.name_lookup import addresses_of
 from scrapy_acecaptcha.crawl.pages import is_page, page_of
@@ -65,7 +66,8 @@ class ScrapyChallenge:
         max_image_bytes: int,
     ) -> None:
         self.request = request
-        self.rule = rule
+        self._outer_rule = rule
+        self.rule = inside_frame(rule)
         if response.request is None:
             response.request = request  # Scrapy sets it behind the middlewares
         self.page = response  # the newest page: a captcha's, or in the end the spider's
@@ -339,8 +341,9 @@ class ScrapyChallenge:
         :raises CaptchaUnsolved: the download fails
         """
         try:
-            self.page = await self._requests.again(self.request)
-        except IgnoreRequest:
+            page = await self._requests.again(self.request)
+            self.page = await enter_frame(self._requests, page, self._outer_rule)
+        except (IgnoreRequest, CaptchaFormError):
             raise
         except Exception as error:
             raise CaptchaUnsolved(

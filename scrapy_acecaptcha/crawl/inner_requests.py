@@ -40,6 +40,8 @@ _PAGE = "page"  # in meta[INNER]: the page that named the address; none for the 
 _HOSTS = "hosts"  # in meta[INNER]: other hosts that the rule allows
 _SPACE = "space"  # in meta[INNER]: the network that the page came from, if Scrapy knows
 
+_FRAME = "frame"  # in meta[INNER]: it is for the document of a frame
+
 # What Scrapy and its plugins noted on the outer request, and would act on once more.
 NOTED_META = (
     *REDIRECT_META,
@@ -120,6 +122,15 @@ class InnerRequests:
         request.meta["download_maxsize"] = max_bytes
         return await self._download(request)
 
+    async def frame(self, page: Response, url: str, *, hosts: Sequence[str]) -> Response:
+        """Download the document of a frame of *page*, in the session of *page*.
+
+        :raises CaptchaFormError: it must not be asked for from *page*
+        """
+        request = self._for(page, url, hosts, headers={})
+        request.meta[INNER][_FRAME] = True
+        return await self._download(request)
+
     async def form(self, page: Response, sent: Submission, *, hosts: Sequence[str]) -> Response:
         """Send the form of *page* as *sent*, in the session of *page*.
 
@@ -179,6 +190,12 @@ class InnerRequests:
         referer = self._find_referer()
         if referer is not None:
             referer.get_processed_request(request, page)
+
+
+def is_frame(response: Response) -> bool:
+    """Whether *response* is the document of a frame."""
+    request = response.request
+    return request is not None and bool(request.meta.get(INNER, {}).get(_FRAME))
 
 
 def _marked(request: Request) -> Request:

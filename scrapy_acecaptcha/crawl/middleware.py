@@ -18,6 +18,7 @@ from scrapy_acecaptcha.crawl.captcha_page import shows_captcha
 from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge
 from scrapy_acecaptcha.crawl.crawl_solver import CrawlSolver
 from scrapy_acecaptcha.crawl.failure import FailurePolicy, again
+from scrapy_acecaptcha.crawl.frames import enter_frame
 from scrapy_acecaptcha.crawl.gate import Gate, Session
 from scrapy_acecaptcha.crawl.inner_requests import INNER, InnerRequests, check_target
 from scrapy_acecaptcha.crawl.progress import Progress
@@ -220,6 +221,12 @@ class AceCaptchaMiddleware(SolverOwner):
         self, request: Request, response: Response, rule: CaptchaRule, stale: bool
     ) -> Request | Response:
         """Pass the captcha of a page under a rule, if it shows one."""
+        if rule.frame:
+            try:
+                response.request = response.request or original_request(request)
+                response = await enter_frame(self._inner_requests, response, rule)
+            except AceCaptchaError as error:
+                return self.failure.request_after(original_request(request), error)
         is_captcha = shows_captcha(response, rule)
         self.healths.page_seen(request.url, rule, response, is_captcha)
         key = self._session_key(request)

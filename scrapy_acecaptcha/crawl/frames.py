@@ -1,0 +1,65 @@
+"""A captcha in a frame: the frame's document is downloaded, as a browser would for the page."""
+
+from __future__ import annotations
+
+import dataclasses
+from urllib.parse import urljoin, urlsplit
+
+from scrapy.http import Response
+from scrapy.utils.response import get_base_url
+
+from scrapy_acecaptcha.crawl.captcha_page import shows_captcha
+from scrapy_acecaptcha.crawl.evidence import matches
+from scrapy_acecaptcha.crawl.inner_requests import InnerRequests
+from scrapy_acecaptcha.crawl.pages import page_of
+from scrapy_acecaptcha.errors import CaptchaError, CaptchaFormError
+from scrapy_acecaptcha.rules import CaptchaRule
+from scrapy_acecaptcha.selectors import frame_steps, select
+
+
+async def enter_frame(requests: InnerRequests, page: Response, rule: CaptchaRule) -> Response:
+    """The document in the rule's ``frame`` if it shows a captcha, else *page* itself.
+
+    :param page: a response that has its request
+    :raises CaptchaFormError: the frame's document cannot be downloaded, or must not
+    """
+    if not rule.frame or (rule.success and matches(page, rule.success)):
+        return page
+    document = page
+    for step in frame_steps(rule.frame):
+        url = _address(document, step)
+        if url is None:
+            return page
+        try:
+            document = await requests.frame(document, url, hosts=rule.hosts)
+        except CaptchaError:
+            raise
+        except Exception as error:
+            raise CaptchaFormError(
+                f"The frame {url} could not be downloaded: {error or repr(error)}",
+                url=page.url,
+                selector=rule.frame,
+            ) from error
+    return document if shows_captcha(document, rule) else page
+
+
+def inside_frame(rule: CaptchaRule) -> CaptchaRule:
+    """*rule* as it is for the document in the frame.
+
+    What the form leads to stays in the frame, so the original request is made again, and
+    ``success``, which speaks of the spider's page, is not looked for before.
+    """
+    return dataclasses.replace(rule, after="return", success=None) if rule.frame else rule
+
+
+def _address(document: Response, step: str) -> str | None:
+    view = page_of(document)
+    found = [] if view is None else select(view.selector, step, limit=1)
+    source = found[0].root.get("src", "").strip() if found else ""
+    if not source or view is None:
+        return None
+    try:
+        url = urljoin(get_base_url(view), source)
+        return url if urlsplit(url).scheme in ("http", "https") else None
+    except ValueError:  # such as http://[
+        return None
