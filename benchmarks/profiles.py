@@ -18,7 +18,6 @@ _PACKAGES = {
     "lxml": "parsel and lxml",
     "cssselect": "parsel and lxml",
     "w3lib": "parsel and lxml",
-    "form2request": "form2request",
 }
 
 

@@ -171,4 +171,4 @@ def may_show_captcha(body: bytes) -> bool:
 
 
 _FIELD = re.compile(rb"<input", re.IGNORECASE)
-_PICTURE = re.compile(rb"<img|<svg|<canvas|type\s*=\s*[\"']?image|background", re.IGNORECASE)
+_PICTURE = re.compile(rb"<img|<image|<svg|<canvas|type\s*=\s*[\"']?image|background", re.IGNORECASE)
