@@ -10,6 +10,7 @@ import zlib
 from typing import Any
 
 import pytest
+from playwright.async_api import Error as PlaywrightError
 
 from scrapy_acecaptcha import (
     AceCaptchaClient,
@@ -194,8 +195,10 @@ def test_a_page_that_is_closed_meanwhile(async_browser: AsyncBrowser, lab, lab_a
         on_page(async_browser, body)
 
 
-def test_a_page_that_crashes_meanwhile(async_browser: AsyncBrowser, lab, lab_api, client):
+def test_a_page_that_crashes_meanwhile(lab, lab_api, client):
+    """In a browser of its own: some builds of Chromium go down with their page."""
     lab_api.latency = 0.5
+    raised: list[CaptchaError] = []
 
     async def crash(page: Any) -> None:
         await asyncio.sleep(0.5)
@@ -207,11 +210,17 @@ def test_a_page_that_crashes_meanwhile(async_browser: AsyncBrowser, lab, lab_api
         crashing = asyncio.ensure_future(crash(page))
         try:
             yield solve_captcha(page, RULE, client=client)
+        except CaptchaError as error:
+            raised.append(error)
         finally:
             yield crashing
 
-    with pytest.raises(CaptchaError):
-        on_page(async_browser, body)
+    browser = AsyncBrowser()
+    with contextlib.suppress(PlaywrightError):  # closing what has gone down already
+        on_page(browser, body)
+    with contextlib.suppress(PlaywrightError):
+        browser.close()
+    assert len(raised) == 1
 
 
 def test_a_page_that_goes_nowhere_when_loaded_again(async_browser, lab, lab_api, client):
