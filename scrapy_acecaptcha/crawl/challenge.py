@@ -24,7 +24,6 @@ from scrapy_acecaptcha.crawl.pages import is_page, page_of
 from scrapy_acecaptcha.crawl.redirects import same_page
 from scrapy_acecaptcha.crawl.rule_health import AnswerWatch, Facts, digest
 from scrapy_acecaptcha.errors import CaptchaFormError, CaptchaImageError, CaptchaUnsolved, RuleError
-from scrapy_acecaptcha.flow import Outcome
 from scrapy_acecaptcha.hosts import host_of, same_host, space_of
 from scrapy_acecaptcha.page.forms import URLENCODED, Form, Posted, Submission
 from scrapy_acecaptcha.page.images import image_format, readable_image
@@ -134,8 +133,10 @@ class ScrapyChallenge:
         None if the answer did not reach the site.
         """
         is_accepted = await self._judge()
-        outcome: Outcome = "accepted" if is_accepted else "rejected"
-        self._watch.told("unsent" if is_accepted is None else outcome, self._facts())
+        if is_accepted:
+            self._watch.told("accepted", Facts())
+        else:
+            self._watch.told("unsent" if is_accepted is None else "rejected", self._facts())
         return is_accepted
 
     async def _judge(self) -> bool | None:
@@ -151,7 +152,11 @@ class ScrapyChallenge:
                 original,
                 asked,
                 health.habit(method),
-                same_text=answer is not None and same_text(answer, self.page),
+                same_text=(
+                    verdict.hand_on == "either"
+                    and answer is not None
+                    and same_text(answer, self.page)
+                ),
             )
             health.learn(method, habit)
         if verdict.outcome == "refused":
@@ -314,9 +319,8 @@ class ScrapyChallenge:
 
     # The verdict
 
-    def _see(self, response: Response, *, is_bare_form: bool = False) -> Seen:
-        captcha = shows_captcha(response, self.rule)
-        return see(response, self.rule, captcha=captcha, is_bare_form=is_bare_form)
+    def _see(self, response: Response) -> Seen:
+        return see(response, self.rule, captcha=shows_captcha(response, self.rule))
 
     def _answer_seen(self) -> Seen:
         return NOTHING if self._answer_page is None else self._see(self._answer_page)
@@ -352,7 +356,9 @@ class ScrapyChallenge:
                 selector=self.rule.image,
             ) from error
         self._is_fresh = True
-        return self._see(self.page, is_bare_form=self.is_bare_form)
+        captcha = self.shows_captcha
+        is_bare_form = not captcha and self.is_bare_form  # parses the page, so only where it counts
+        return see(self.page, self.rule, captcha=captcha, is_bare_form=is_bare_form)
 
     def _facts(self) -> Facts:
         """What was seen of the newest answer, for a diagnosis."""
