@@ -23,7 +23,6 @@ LONG_FILES: set[str] = {
     "cli/probe.py",
     "crawl/middleware.py",
     "page/forms.py",
-    "recognition/client.py",
 }
 LARGE_FUNCTIONS: set[str] = {
     "detect/unique_selector.py::_own_selectors",

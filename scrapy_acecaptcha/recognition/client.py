@@ -33,12 +33,11 @@ from scrapy_acecaptcha.errors import (
     TokenMissing,
 )
 from scrapy_acecaptcha.recognition import transport
+from scrapy_acecaptcha.recognition.closing import Closing
 from scrapy_acecaptcha.recognition.tasks import Pace, Task, text_of
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    from typing_extensions import Self
+    pass
 
 DEFAULT_BASE_URL = "https://api.acedata.cloud"
 MAX_RETRY_AFTER = 60  # seconds
@@ -93,7 +92,7 @@ class Meter(Protocol):
         """The call came back with a text or failed with an error after *seconds*."""
 
 
-class AceCaptchaClient:
+class AceCaptchaClient(Closing):
     """Client of Ace Data Cloud's image-to-text recognition.
 
     It may be used from many threads, and keeps its connections open until :meth:`close`.
@@ -135,17 +134,6 @@ class AceCaptchaClient:
 
     def __repr__(self) -> str:
         return f"<AceCaptchaClient {self.base_url}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connections. Calls under way end by themselves, and no more are sent."""

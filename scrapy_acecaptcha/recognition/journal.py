@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from filelock import FileLock, Timeout
 
 from scrapy_acecaptcha.errors import JournalError, SettingsError
+from scrapy_acecaptcha.recognition.closing import Closing
 from scrapy_acecaptcha.recognition.journal_file import Outcome, open_for_writing
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    from typing_extensions import Self
+    pass
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -46,7 +45,7 @@ class Account(NamedTuple):
     lock: FileLock
 
 
-class Journal:
+class Journal(Closing):
     """Writes down every call before it is sent, and afterwards what came of it.
 
     SQLite runs in a thread of the journal's own, as it may have to wait for other processes. One
@@ -69,17 +68,6 @@ class Journal:
 
     def __repr__(self) -> str:
         return f"<Journal {self.path}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Write what is still to be written and close the file.

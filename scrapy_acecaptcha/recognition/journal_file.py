@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from scrapy_acecaptcha.errors import AceCaptchaError, SettingsError
+from scrapy_acecaptcha.recognition.closing import Closing
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    from typing_extensions import Self
+    pass
 
 Outcome = Literal["accepted", "rejected", "unreadable", "unsent", "error", "unknown"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -100,7 +99,7 @@ class Call(NamedTuple):
     image: bytes
 
 
-class Snapshot:
+class Snapshot(Closing):
     """A journal as it is at this moment, for reading only.
 
     :param path: a journal; crawls may go on writing to it
@@ -110,17 +109,6 @@ class Snapshot:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
         self._connection = _open_for_reading(self.path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the file."""
