@@ -124,14 +124,14 @@ def visible_text(root: Selector) -> str:
     return squeeze(" ".join(root.xpath(_SHOWN_TEXT).getall()))
 
 
-def is_blank(root: Selector) -> bool:
-    """Whether a page has nothing to see: no text, no picture, no control."""
-    return not root.xpath(f"({_SHOWN_THINGS})[1]") and not visible_text(root)
+def shows_things(root: Selector) -> bool:
+    """Whether a page shows a picture or a control."""
+    return bool(root.xpath(f"({_SHOWN_THINGS})[1]"))
 
 
-def sounds_refused(root: Selector) -> bool:
+def sounds_refused(text: str) -> bool:
     """Whether a page's text has words of a refusal. They prove nothing, but are worth a look."""
-    return bool(_REFUSAL.search(visible_text(root)[:MAX_SCRIPT]))
+    return bool(_REFUSAL.search(text[:MAX_SCRIPT]))
 
 
 def alert_texts(root: Selector) -> list[str]:

@@ -12,8 +12,8 @@ from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import (
     alert_texts,
     has_text,
-    is_blank,
     select,
+    shows_things,
     sounds_refused,
     squeeze,
     text_of,
@@ -31,15 +31,17 @@ def see(
     :param is_bare_form: it is the query's form, with no captcha in it
     """
     page = page_of(response)
+    text = "" if page is None else visible_text(page.selector)
+    is_blank = not (response.body.strip() if page is None else text or shows_things(page.selector))
     return Seen(
         _kind(response),
         status=response.status,
-        is_blank=_is_blank(response),
+        is_blank=is_blank,
         captcha=captcha,
         success=None if rule.success is None else matches(response, rule.success),
         failure=None if rule.failure is None else matches(response, rule.failure),
         is_bare_form=is_bare_form,
-        sounds_refused=page is not None and sounds_refused(page.selector),
+        sounds_refused=sounds_refused(text),
     )
 
 
@@ -65,13 +67,6 @@ def _is_text(body: bytes) -> bool:
     except UnicodeDecodeError as error:
         return error.start >= len(start) - 3  # cut within a letter
     return True
-
-
-def _is_blank(response: Response) -> bool:
-    page = page_of(response)
-    if page is not None:
-        return is_blank(page.selector)
-    return not response.body.strip()
 
 
 def matches(response: Response, selector: str) -> bool:
