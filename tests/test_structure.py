@@ -21,7 +21,6 @@ MOST_BRANCHES = 15  # of a function
 # What is above the limits today. Nothing is to be added, and who mends one takes it out.
 LONG_FILES: set[str] = {
     "cli/probe.py",
-    "crawl/middleware.py",
     "page/forms.py",
 }
 LARGE_FUNCTIONS: set[str] = {

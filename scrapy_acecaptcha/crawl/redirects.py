@@ -8,6 +8,7 @@ from scrapy import Request
 
 DELIVERED = "_acecaptcha_delivered"  # request.meta key: the spider has had the response
 SENT = "_acecaptcha_sent"  # request.meta key: what a redirect makes a request forget
+SENT_AT = "_acecaptcha_sent_at"  # request.meta key: solves in the crawl when it was first sent
 
 _REDIRECTS_DROP = frozenset({b"Content-Type", b"Referer"})
 REDIRECT_META = ("redirect_times", "redirect_ttl", "redirect_urls", "redirect_reasons")

@@ -1,0 +1,148 @@
+"""The way behind a captcha: its turn at the gate, the loop, and what the spider gets."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING
+
+from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge
+from scrapy_acecaptcha.crawl.scrapy_playwright import PageCaptcha
+from scrapy_acecaptcha.crawl.waiting import Stopped, Waits
+from scrapy_acecaptcha.flow import CaptchaResult, drive_async
+from scrapy_acecaptcha.signals import captcha_solved
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+    from scrapy.http import Response
+
+    from scrapy_acecaptcha.crawl.crawl_solver import CrawlSolver
+    from scrapy_acecaptcha.crawl.traffic import Traffic
+    from scrapy_acecaptcha.rule_book import RuleBook
+
+logger = logging.getLogger(__name__)
+
+Captcha = ScrapyChallenge | PageCaptcha
+
+
+class GatedSolving:
+    """Gets requests behind their captchas, one at a time in each session.
+
+    :param count: adds to a stat
+    """
+
+    def __init__(
+        self,
+        crawler: Crawler,
+        *,
+        rules: RuleBook,
+        solver: CrawlSolver,
+        traffic: Traffic,
+        waits: Waits,
+        count: Callable[..., None],
+    ) -> None:
+        self._crawler = crawler
+        self._rules = rules
+        self._solver = solver
+        self._traffic = traffic
+        self._waits = waits
+        self._count = count
+
+    async def answer(
+        self, challenge: ScrapyChallenge, key: Hashable | None, stale: bool
+    ) -> Response:
+        """The page that the spider gets instead of a captcha, or of a query's bare form.
+
+        :param key: names the session
+        :param stale: the captcha may have been replaced
+        :raises Stopped: the crawl is stopping
+        :raises AceCaptchaError: there is no getting behind the captcha
+        """
+        result = None
+        try:
+            if not challenge.shows_captcha:  # the session has been let through meanwhile
+                await challenge.send_query()
+            # A query that was sent again without a captcha may ask for one after all.
+            for _ in range(self._solver.max_attempts):
+                if not challenge.shows_captcha:
+                    break
+                self._count("challenges")
+                result = await self.pass_captcha(challenge, key, stale)
+                stale = False
+            else:
+                raise challenge.unsolved()
+        finally:
+            challenge.close()
+        return hand_over(challenge, result)
+
+    async def pass_captcha(
+        self, challenge: Captcha, key: Hashable | None, stale: bool
+    ) -> CaptchaResult | None:
+        """Get behind the captcha; None if there was nothing left to solve.
+
+        :param key: names the session
+        :param stale: the captcha may have been replaced
+        :raises Stopped: the crawl is stopping
+        :raises AceCaptchaError: there is no getting behind it
+        """
+        if self._waits.stopped:
+            raise Stopped
+        if key is None:
+            if stale and await self._replay(challenge):
+                return None
+            return await self._solve(challenge)
+        session = self._traffic.gate.session(key)
+        if session.shut:
+            self._count("held")
+        while True:
+            async with session.turn(stale, self._traffic.beside(challenge.request)) as turn:
+                if turn.stale and await self._replay(challenge):
+                    session.release_all(turn)
+                    return None
+                if turn.leads:
+                    result = await self._solve(challenge)
+                    self._traffic.gate.note_solve(key)
+                    return result
+            stale = True
+
+    async def _replay(self, challenge: Captcha) -> bool:
+        self._count("replayed")
+        return await challenge.reload()
+
+    async def _solve(self, challenge: Captcha) -> CaptchaResult:
+        started = time.monotonic()
+        try:
+            account = self._rules.name_for(challenge.url) or ""
+            result = await drive_async(self._solver.steps(challenge, account=account))
+        finally:
+            self._solver.update_stats()
+            self._count("elapsed_seconds", time.monotonic() - started)
+        if not result.answer:  # the site asks for no captcha any more, and took no answer
+            return result
+        self._count("solved")
+        spider = self._crawler.spider
+        logger.info(
+            "Solved the captcha at %(url)s: %(attempts)d answers, %(elapsed).2f s",
+            {"url": challenge.url, "attempts": result.attempts, "elapsed": result.elapsed},
+            extra={"spider": spider},
+        )
+        self._crawler.signals.send_catch_log(
+            captcha_solved, request=challenge.request, result=result, spider=spider
+        )
+        return result
+
+
+def hand_over(challenge: Captcha, result: CaptchaResult | None) -> Response:
+    """The page behind the captcha, as the answer to the request that the spider made."""
+    page = challenge.page
+    assert page is not None
+    page.request = challenge.request
+    if result is not None and result.answer:
+        page.flags.append("acecaptcha")
+        challenge.request.meta["acecaptcha_result"] = {
+            "answer": result.answer,
+            "attempts": result.attempts,
+            "elapsed": result.elapsed,
+        }
+    return page
