@@ -169,24 +169,34 @@ def _own_selectors(element: Any) -> Iterator[_Own]:
     tag = element.tag
     if tag in ("html", "body") or not is_plain_tag(tag):
         return
-    for name in ("id", "name"):
-        value = element.get(name) or ""
-        if _is_stable(value):
-            if name == "id" and _PLAIN.fullmatch(value):
-                yield _Own(f"#{value}", "", name, "=", value)
-            else:
-                yield _Own(f"{tag}[{name}={_quoted(value)}]", tag, name, "=", value)
+    yield from _by_names(element)
     source = element.get("src") or ""
     if tag in ("img", "image", "input") and source[:5].lower() != "data:":
         for part in _stable_parts(source):
             yield _Own(f'{tag}[src*="{_escaped(part)}"]', tag, "src", "*=", part)
-    classes = (element.get("class") or "").split(None, 20)[:20]
-    for name in sorted(classes, key=lambda c: names_captcha(spelled(c[:MAX_VALUE])) is None):
-        if _is_stable(name) and _PLAIN.fullmatch(name):
-            yield _Own(f"{tag}.{name}", tag, "class", "~=", name)
+    yield from _by_classes(element)
     yield from _by_descriptions(element)
     if tag in ("form", "canvas", "svg"):
         yield _Own(tag, tag)
+
+
+def _by_names(element: Any) -> Iterator[_Own]:
+    tag = element.tag
+    for name in ("id", "name"):
+        value = element.get(name) or ""
+        if not _is_stable(value):
+            continue
+        if name == "id" and _PLAIN.fullmatch(value):
+            yield _Own(f"#{value}", "", name, "=", value)
+        else:
+            yield _Own(f"{tag}[{name}={_quoted(value)}]", tag, name, "=", value)
+
+
+def _by_classes(element: Any) -> Iterator[_Own]:
+    classes = (element.get("class") or "").split(None, 20)[:20]
+    for name in sorted(classes, key=lambda c: names_captcha(spelled(c[:MAX_VALUE])) is None):
+        if _is_stable(name) and _PLAIN.fullmatch(name):
+            yield _Own(f"{element.tag}.{name}", element.tag, "class", "~=", name)
 
 
 def _by_descriptions(element: Any) -> Iterator[_Own]:

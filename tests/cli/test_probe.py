@@ -387,6 +387,6 @@ def test_a_selector_that_matches_nothing_in_a_browser(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("scrapy_acecaptcha.cli.probe.LOADING_SECONDS", 0.5)
+    monkeypatch.setattr("scrapy_acecaptcha.cli.probe_browser.LOADING_SECONDS", 0.5)
     assert probe(f"{site.url}/inplace/record/5", "--browser", "--image", "#nix") == 1
     assert "#nix" in capsys.readouterr().out
