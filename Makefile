@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Files are not cut among the cores in advance: whoever is done takes work from the others.
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: demo test test-fast coverage test-oldest lint format bench clean
+.PHONY: demo test test-fast coverage test-oldest lint format bench docs clean
 
 demo: .venv/ready
 	$(BIN)/python scripts/browser.py
@@ -48,6 +48,14 @@ bench: .venv/bench
 	$(BIN)/python scripts/browser.py
 	$(BIN)/python -m benchmarks
 
+# The site, in docs/_build/html. A warning is an error.
+docs: .venv/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+
+.venv/docs: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
@@ -63,4 +71,4 @@ bench: .venv/bench
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest .pytest_cache .mypy_cache .ruff_cache dist example_project/output
+	rm -rf .venv .venv-oldest .pytest_cache .mypy_cache .ruff_cache dist example_project/output docs/_build

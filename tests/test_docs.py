@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import re
 import textwrap
 from pathlib import Path
@@ -14,6 +16,7 @@ from scrapy import Request
 
 from scrapy_acecaptcha.cli.main import _parser
 from scrapy_acecaptcha.rule_book import RuleBook
+from scrapy_acecaptcha.rules import CaptchaRule
 from tests.crawling import run_crawl
 from tests.site import CaptchaSite
 
@@ -94,6 +97,26 @@ async def test_recipes_work_on_a_site_of_their_kind(
         assert [page.body[:4] for page in crawl.pages] == [b"%PDF"] * 5
     else:
         assert crawl.records == [f"Record {i}" for i in range(5)]
+
+
+def test_every_field_of_a_rule_is_explained_in_one_table() -> None:
+    table = (ROOT / "docs" / "rule.md").read_text()
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", table, re.M)
+    named = [name for row in rows for name in re.findall(r"\w+", row)]
+    assert named == [field.name for field in dataclasses.fields(CaptchaRule)]
+
+
+def test_every_option_of_the_command_line_is_explained() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    commands = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    for name, parser in commands.choices.items():
+        section = page.partition(f"## acecaptcha {name}")[2].partition("\n## ")[0]
+        assert section, name
+        options = {option for a in parser._actions for option in a.option_strings} - {
+            "-h",
+            "--help",
+        }
+        assert options <= set(re.findall(r"--?[a-z][a-z-]*", section)), name
 
 
 def test_every_promise_has_its_test() -> None:

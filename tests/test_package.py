@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "scrapy_acecaptcha"
+SITE = "https://scrapy-acecaptcha.readthedocs.io/en/latest/"
 REPOSITORY = "https://github.com/acedatacloud/scrapy-acecaptcha"
 # Distributions whose import has another name.
 DISTRIBUTIONS = {"PIL": "pillow", "resvg_py": "resvg-py", "zope": "zope-interface"}
@@ -90,6 +91,8 @@ def test_links_of_the_readme_work_on_package_indexes() -> None:
         r"/main/([^#]*)"
     )
     files = [match[1] for match in map(ours.match, links) if match]
+    docs = [link.removeprefix(SITE) for link in links if link.startswith(SITE)]
+    files += [f"docs/{page.removesuffix('.html')}.md" for page in docs]
     assert len(files) > 10
     assert [file for file in files if not (ROOT / file).is_file()] == []
 
@@ -97,4 +100,6 @@ def test_links_of_the_readme_work_on_package_indexes() -> None:
 def test_urls_name_one_repository() -> None:
     urls = metadata("scrapy-acecaptcha").get_all("Project-URL") or []
     assert len(urls) == 5
-    assert all(url.partition(", ")[2].startswith(REPOSITORY) for url in urls)
+    told = dict(url.split(", ") for url in urls)
+    assert SITE.startswith(told.pop("Documentation"))
+    assert all(url.startswith(REPOSITORY) for url in told.values())
