@@ -225,22 +225,31 @@ class Solver:
         finally:
             self._turns.leave(session, turn)
 
+    def attempts_for(self, challenge: flow.Challenge) -> int:
+        """Images that may be read for *challenge*."""
+        return challenge.rule.max_attempts or self.max_attempts
+
     def steps(
-        self, challenge: flow.Challenge, waits: Waits | None = None, *, account: str = ""
+        self,
+        challenge: flow.Challenge,
+        waits: Waits | None = None,
+        *,
+        account: str = "",
+        used: int = 0,
     ) -> Steps[CaptchaResult]:
         """Return the steps of solving *challenge*, for a front end that drives them itself.
 
         :param waits: how to wait for a text: ``BlockingWaits()`` for :func:`flow.drive`, by default
             as in the crawl or in asyncio, for :func:`flow.drive_async`
         :param account: what the rule's ``budget`` is counted for, by default the page's host
+        :param used: images that have been read for it before
         """
         rule = challenge.rule
         origin = Origin.of(
             challenge.url, self.name, selector=rule.image, budget=rule.budget, account=account
         )
         reader = _Reader(self.recognizer, origin, waits or self._waits)
-        attempts = rule.max_attempts or self.max_attempts
-        return flow.solve(challenge, reader.read, reader.tell, attempts)
+        return flow.solve(challenge, reader.read, reader.tell, self.attempts_for(challenge) - used)
 
 
 class SolverOwner:

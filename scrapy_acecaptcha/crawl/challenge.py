@@ -73,6 +73,7 @@ class ScrapyChallenge:
         self._requests = requests
         self._watch = watch
         self._max_image_bytes = max_image_bytes
+        self.images_read = 0
         self._answer_page: Response | None = None
         self._unsent = ""  # why the newest answer did not reach the site
         self._image = b""  # digest of the newest
@@ -102,6 +103,7 @@ class ScrapyChallenge:
         await self._watch.begin(self.page.url)
         self._is_fresh = False
         check_size(self.page)
+        self.images_read += 1
         self._form = self.form()
         await self._check_reachable(self._form.submission(""))
         try:

@@ -44,6 +44,8 @@ class PageCaptcha:
     :param loop: the page's
     """
 
+    images_read = 0  # before the loop begins
+
     def __init__(
         self,
         requested: Request,

@@ -64,9 +64,12 @@ class GatedSolving:
             if not challenge.shows_captcha:  # the session has been let through meanwhile
                 await challenge.send_query()
             # A query that was sent again without a captcha may ask for one after all.
-            for _ in range(self._solver.max_attempts):
+            most = self._solver.attempts_for(challenge)
+            for _ in range(most):
                 if not challenge.shows_captcha:
                     break
+                if challenge.images_read >= most:
+                    raise challenge.unsolved()
                 self._count("challenges")
                 result = await self.pass_captcha(challenge, key, stale)
                 stale = False
@@ -114,7 +117,8 @@ class GatedSolving:
         started = time.monotonic()
         try:
             account = self._rules.name_for(challenge.url) or ""
-            result = await drive_async(self._solver.steps(challenge, account=account))
+            used = challenge.images_read
+            result = await drive_async(self._solver.steps(challenge, account=account, used=used))
         finally:
             self._solver.update_stats()
             self._count("elapsed_seconds", time.monotonic() - started)

@@ -259,6 +259,31 @@ async def test_a_session_let_through_meanwhile_still_gets_its_query(
     assert len(reader.calls) == 1
 
 
+@ensureDeferred
+async def test_one_request_reads_no_more_images_than_it_may_have_attempts(
+    register: Register, reader: ApiStub
+) -> None:
+    """A site takes answers, lets the session through, and asks for a captcha all the same."""
+
+    def view(path: str) -> Any:
+        fields = "<input name=q>"
+        if request.method == "GET":
+            bare = f"<form method=post>{fields}<button>Go</button></form>"
+            return bare if session.pop("free", False) else register.form(fields=fields)
+        if "code" not in request.form or not register.is_right():
+            return register.form(fields=fields)
+        session["free"] = True
+        return "You searched a second ago", 403
+
+    register.view = view
+    wrong, right = "WRONG", register.gallery.answer
+    reader.script.extend([wrong, right, wrong, right] * 2)
+    done: Crawl = await crawl(register, reader, ["/search"], {"fields": {"q": "7"}}, RETRY_TIMES=1)
+    assert [type(error) for error in done.errors] == [CaptchaUnsolved]
+    assert len(reader.calls) == 3 * 2
+    assert len(register.posted) == 3 * 2
+
+
 class LoginSpider(CollectingSpider):
     """Logs in by the form of the page, as Scrapy's documentation shows."""
 
