@@ -19,12 +19,8 @@ MOST_LINES_OF_A_FUNCTION = 45
 MOST_BRANCHES = 15  # of a function
 
 # What is above the limits today. Nothing is to be added, and who mends one takes it out.
-LONG_FILES: set[str] = {
-    "page/forms.py",
-}
+LONG_FILES: set[str] = set()
 LARGE_FUNCTIONS: set[str] = {
-    "page/forms.py::Form._find_form",
-    "page/forms.py::Form._find_input",
     "playwright/form.py::PageForm._button_with_text",
     "playwright/form.py::PageForm._find_fields",
 }

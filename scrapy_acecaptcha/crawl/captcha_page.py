@@ -13,7 +13,7 @@ from scrapy_acecaptcha.crawl.inner_requests import is_frame
 from scrapy_acecaptcha.crawl.pages import page_of
 from scrapy_acecaptcha.detect.find import may_show_captcha, resolve
 from scrapy_acecaptcha.errors import CaptchaImageError
-from scrapy_acecaptcha.page.forms import MAX_PICTURES
+from scrapy_acecaptcha.page.form_finder import MAX_PICTURES
 from scrapy_acecaptcha.page.image_address import image_address
 from scrapy_acecaptcha.page.images import decode_data_uri
 from scrapy_acecaptcha.page.source import too_large

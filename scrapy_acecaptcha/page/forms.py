@@ -11,14 +11,12 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from scrapy_acecaptcha.errors import CaptchaFormError, CaptchaImageError, RuleError
+from scrapy_acecaptcha.errors import CaptchaFormError, RuleError
 from scrapy_acecaptcha.hosts import host_of, is_covered, same_site
-from scrapy_acecaptcha.page.answer_field import answer_fields, matches_captcha, undecided
 from scrapy_acecaptcha.page.controls import (
     BUTTON_TYPES,
     NOT_FILLED,
     box_value,
-    caption,
     chosen_options,
     is_checked,
     is_text,
@@ -27,18 +25,13 @@ from scrapy_acecaptcha.page.controls import (
     option_value,
     plain_value,
     pressed,
-    told_name,
 )
 from scrapy_acecaptcha.page.document import Document, TooLarge, without_marks
 from scrapy_acecaptcha.page.form_encoding import URLENCODED, Entry, FormEncoder, Posted, Submission
+from scrapy_acecaptcha.page.form_finder import FormFinder
 from scrapy_acecaptcha.rules import CaptchaRule
-from scrapy_acecaptcha.selectors import same_text, select, text_of
 
 __all__ = ["URLENCODED", "Form", "Posted", "Submission", "is_text", "leaves_site"]
-
-MAX_FORMS = 20  # of a page, among which one without its captcha is looked for
-MAX_PICTURES = 200  # that the rule's selector may match
-MAX_FIELDS = 300  # among which the one for the answer is looked for
 
 
 def leaves_site(url: str) -> str:
@@ -62,7 +55,7 @@ class Form:
         rule's ``fields``, or by the earlier form that is given here
     :raises RuleError: there is no such form or field, or more than one that could be meant
     :raises CaptchaFormError: the page is larger, or has more controls, than is looked at
-    :raises CaptchaImageError: the rule matches more than MAX_PICTURES elements
+    :raises CaptchaImageError: the rule matches more than form_finder.MAX_PICTURES elements
     """
 
     def __init__(
@@ -83,12 +76,13 @@ class Form:
             self._document = Document(html, base_url)
         except TooLarge as error:
             raise self._refused(f"The captcha's page {error}") from None
-        self._page = self._document.selector
-        self._form = self._find_bare_form(bare) if bare else self._find_form()
+        self._find = FormFinder(self._document, rule, url)
+        is_like = bare.is_like if isinstance(bare, Form) else None
+        self._form = self._find.bare_form(is_like) if bare else self._find.form()
         self._controls = self._document.controls_of(self._form)
         self._encoder = FormEncoder(encoding, self._form.get("accept-charset"))
         self.encoding = self._encoder.encoding
-        self.input: Any = None if bare else self._find_input()
+        self.input: Any = None if bare else self._find.input(self._controls)
         self._typed: dict[Any, str] = {}
         self._checked: dict[Any, bool] = {}
         self._picked: dict[Any, set[Any]] = {}
@@ -110,136 +104,18 @@ class Form:
             self._fill(name, value)
         if self.input is not None:
             self._typed[self.input] = answer
-        button = self._button()
+        button = self._find.button(self._controls)
         url = self._target(button)
         self._check_target(url)
         method = self._method(button)
         entries = self._entries(button)
         return self._encoder.encode(url, method, self._said("enctype", button), entries)
 
-    # What the form is made of
-
-    def _find_form(self) -> Any:
-        document = self._document
-        if self.rule.form:
-            return self._named_form(self.rule.form)
-        for name in ("input", "image"):
-            selector = getattr(self.rule, name)
-            found = []
-            if selector and selector != "auto":
-                found = list(select(self._page, selector, limit=MAX_PICTURES + 1))
-            if name == "input" and selector and not found:
-                raise self._wrong("input", self._no_match(selector))
-            if len(found) > MAX_PICTURES:
-                raise CaptchaImageError(
-                    f"{selector!r} matches more than {MAX_PICTURES} elements; the captcha is one",
-                    url=self.url,
-                )
-            owners = document.forms_of(match.root for match in found)
-            forms = [form for form in owners if form is not None]
-            if forms:
-                return forms[0]
-        fields = [c for c in document.controls if c.tag == "input"][:MAX_FIELDS]
-        owners = document.forms_of(fields)
-        said = {
-            form
-            for field, form in zip(fields, owners, strict=True)
-            if form is not None and matches_captcha(document.label_text(field))
-        }
-        if len(said) == 1:
-            return said.pop()
-        if len(document.forms) == 1:
-            return document.forms[0]
-        raise self._wrong(
-            "form",
-            "there is no form around the captcha; name it, or use Playwright if scripts send it",
-        )
-
-    def _named_form(self, selector: str) -> Any:
-        matches = select(self._page, selector)
-        if not matches:
-            raise self._wrong("form", f"no element matches {selector!r}")
-        element = matches[0].root
-        form = element if element.tag == "form" else next(element.iter("form"), None)
-        if form is None:
-            form = self._document.form_of(element)
-        if form is None:
-            raise self._wrong("form", f"{selector!r} matches no <form>")
-        return form
-
-    def _find_bare_form(self, earlier: bool | Form) -> Any:
-        forms = self._document.forms
-        if self.rule.form:
-            forms = [self._find_form()]
-        for form in forms[:MAX_FORMS]:
-            names = {control.get("name") for control in self._document.controls_of(form)}
-            if self.rule.fields and names.issuperset(self.rule.fields):
-                return form
-            if isinstance(earlier, Form) and earlier.is_like(names):
-                return form
-        raise self._wrong("form", "the form is not on the page any more")
-
     def is_like(self, names: set[str]) -> bool:
         """Whether a form with controls of these *names* is this one, without the captcha."""
         mine = {control.get("name") for control in self._controls}
         typed = {c.get("name") for c in self._controls if is_text(c) and c is not self.input}
         return bool(typed) and typed <= names <= mine
-
-    def _find_input(self) -> Any:
-        if self.rule.input:
-            matches = [match.root for match in select(self._page, self.rule.input)]
-            if not matches:
-                raise self._wrong("input", self._no_match(self.rule.input))
-            controls = set(self._controls)
-            sent = [m for m in matches if m in controls and m.get("name")]
-            if not sent:
-                raise self._wrong(
-                    "input",
-                    f"{self.rule.input!r} matches nothing that the form sends; if scripts send it, "
-                    "use Playwright",
-                )
-            return sent[0]
-        texts = [
-            c
-            for c in self._controls
-            if is_text(c)
-            and c.get("name")
-            and c.get("name") not in self.rule.fields
-            and not self._document.is_disabled(c)
-        ][:MAX_FIELDS]
-        found = answer_fields([self._document.label_text(c) for c in texts])
-        if len(found) == 1:
-            return texts[found[0]]
-        texts = [texts[i] for i in found] or texts
-        raise self._wrong("input", undecided([told_name(c) for c in texts[:20]]))
-
-    def _no_match(self, selector: str) -> str:
-        fields = [told_name(field) for field in self._document.text_fields()[:20]]
-        told = "candidates are " + ", ".join(fields) if fields else "the page has no text field"
-        return f"no element matches {selector!r}; {told}"
-
-    def _button(self) -> Any:
-        """The button to press; None if the form has none and is sent by Enter."""
-        buttons = [c for c in self._controls if kind_of(c) in ("submit", "image")]
-        if self.rule.submit is None:
-            return self._first_button([b for b in buttons if not self._document.is_disabled(b)])
-        text = text_of(self.rule.submit)
-        if text is not None:
-            chosen = [b for b in buttons if same_text(caption(b), text)]
-        else:
-            chosen = [m.root for m in select(self._page, self.rule.submit)]
-        if not chosen:
-            raise self._wrong("submit", f"no button matches {self.rule.submit!r}")
-        # Anything else that can be clicked on sends the form by a script, and nothing of itself.
-        known = set(buttons)
-        return next((element for element in chosen if element in known), None)
-
-    def _first_button(self, buttons: list[Any]) -> Any:
-        """The first of *buttons*; the captcha itself, if it is one of them, comes last."""
-        if self.rule.image != "auto":
-            images = {m.root for m in select(self._page, self.rule.image, limit=MAX_PICTURES)}
-            buttons = sorted(buttons, key=lambda button: button in images)
-        return buttons[0] if buttons else None
 
     # Filling in
 
@@ -330,7 +206,7 @@ class Form:
     def _check_known(self, name: str, values: list[str], known: list[str], *more: str) -> None:
         for value in values:
             if value not in known and value not in more:
-                raise self._wrong(
+                raise self._find.wrong(
                     "fields",
                     f"{name!r} has no option {value!r}; it has "
                     + ", ".join(repr(v) for v in known[:20]),
@@ -409,9 +285,6 @@ class Form:
             raise self._refused(f"The form leads from https to {shown[:80]!r} in clear text")
         if not same_site(self.url, url) and not is_covered(url, self.rule.hosts):
             raise self._refused(leaves_site(url))
-
-    def _wrong(self, field: str, message: str) -> RuleError:
-        return RuleError(message, field=field, host=self.url)
 
     def _refused(self, message: str) -> CaptchaFormError:
         return CaptchaFormError(message, url=self.url, selector=self.rule.image)

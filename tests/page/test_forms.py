@@ -745,4 +745,4 @@ def test_fields_that_scripts_would_add_are_added(fields: dict[str, Any], sent: s
 def test_the_field_for_the_answer_is_told_by_what_it_says(field: str) -> None:
     others = "<input name=q><input name=postcode><input name=country_code><input name=phone>"
     found = form(f"<form>{PIC}{others}{field}</form>")
-    assert found.input is found._page.xpath("(//input)[last()]")[0].root
+    assert found.input is found._document.selector.xpath("(//input)[last()]")[0].root
