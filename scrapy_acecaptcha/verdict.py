@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Seen:
     """What came, as far as a verdict needs it.
 
-    :param kind: ``page`` (HTML), ``text`` (plain text, JSON, XML), ``file`` (bytes that are no
-        text), or ``nothing`` (the connection broke)
+    :param kind: ``page`` (HTML), ``text`` (plain text, JSON, XML, whatever type is named), ``file``
+        (bytes that are no text), or ``nothing`` (the connection broke)
     :param status: HTTP status; 200 where there is none, as for what a script put into a page
     :param is_blank: there is nothing to see: no text, no picture, no control
     :param captcha: the rule's captcha stands on it, and ``success`` does not match
@@ -47,12 +47,12 @@ class Seen:
     @property
     def says_nothing(self) -> bool:
         """Whether nothing about the answer can be told from this."""
-        return (
-            self.kind == "nothing"
-            or not self.is_ok
-            or self.is_blank
-            or (self.kind == "text" and self.failure is None)
-        )
+        return self.kind == "nothing" or not self.is_ok or self.is_blank or self.is_silent_text
+
+    @property
+    def is_silent_text(self) -> bool:
+        """Whether it is text of which the rule does not say what it means."""
+        return self.kind == "text" and self.failure is None and not self.success
 
 
 NOTHING = Seen("nothing", status=0)

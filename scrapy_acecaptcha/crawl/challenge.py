@@ -374,6 +374,7 @@ class ScrapyChallenge:
         return Facts(
             image=self._image,
             captcha_again=answer is not None and shows_captcha(answer, self.rule),
+            said_nothing=self._answer_seen().is_silent_text,
             cookie_lost=lost,
             empty_fields=_sent_empty(sent) if sent else (),
             unsent=self._unsent,

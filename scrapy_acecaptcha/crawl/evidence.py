@@ -47,7 +47,8 @@ def see(
 
 def _kind(response: Response) -> Literal["page", "text", "file"]:
     if page_of(response) is not None:
-        return "page"
+        # Servers send JSON and mere words as text/html, too, when nobody tells them otherwise.
+        return "page" if b"<" in response.body else "text"
     # Nobody sends "wrong code" as an attachment.
     if b"attachment" in (response.headers.get("Content-Disposition") or b"").lower():
         return "file"

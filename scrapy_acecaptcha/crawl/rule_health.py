@@ -44,6 +44,7 @@ class Facts:
 
     :param image: a digest of the image that was read
     :param captcha_again: the site's answer shows the captcha
+    :param said_nothing: the site's answer is text or JSON whose meaning the rule does not tell
     :param cookie_lost: the site set a cookie, and the form was sent without one
     :param empty_fields: text fields of the form that were sent empty
     :param unsent: why the answer did not reach the site, or that the page did not react
@@ -51,6 +52,7 @@ class Facts:
 
     image: bytes = b""
     captcha_again: bool = False
+    said_nothing: bool = False
     cookie_lost: bool = False
     empty_fields: tuple[str, ...] = ()
     unsent: str = ""
@@ -203,6 +205,11 @@ def diagnose(rule: CaptchaRule, refused: int, facts: list[Facts]) -> str:
         told.append(
             "The captcha was shown again each time. If the page always shows one, say with "
             "`success` what a right answer shows; if the form has more than one step, see `after`"
+        )
+    if all(one.said_nothing for one in facts):
+        told.append(
+            "The form was answered by text or JSON, and the page asked for a captcha again each "
+            "time: say with `success`, such as `text=...`, what a right answer has"
         )
     if len(told) == 1:
         told.append("Try the rule with `acecaptcha probe URL --submit`")

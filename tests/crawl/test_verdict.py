@@ -141,6 +141,8 @@ WAYS: dict[str, Answer] = {
     ),
     "json": lambda ok, path: {"ok": ok},
     "text": lambda ok, path: ("done" if ok else "error", {"Content-Type": "text/plain"}),
+    "untagged": lambda ok, path: redirect(f"/{path}") if ok else "failed captcha",
+    "json as html": lambda ok, path: ('{"ok": true}' if ok else '{"ok": false}', 200),
     "empty": lambda ok, path: redirect(f"/{path}") if ok else "",
     "error": lambda ok, path: redirect(f"/{path}") if ok else ("No", 403),
     "thanks": lambda ok, path: "<p>Thank you</p>" if ok else register_form("Wrong, once more"),
