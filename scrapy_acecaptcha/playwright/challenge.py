@@ -7,7 +7,6 @@ wait in here is therefore `yield page.wait_for_timeout(...)`, which both APIs ha
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -25,6 +24,7 @@ from scrapy_acecaptcha.flow import Steps
 from scrapy_acecaptcha.page.images import DEFAULT_MAX_BYTES
 from scrapy_acecaptcha.playwright.answer import Answer
 from scrapy_acecaptcha.playwright.form import Control, PageForm
+from scrapy_acecaptcha.playwright.home import Home
 from scrapy_acecaptcha.playwright.in_page import FILLED_IN
 from scrapy_acecaptcha.playwright.network import FormHeaders, Network
 from scrapy_acecaptcha.playwright.observer import Look, Observer
@@ -43,8 +43,6 @@ from scrapy_acecaptcha.verdict import Seen, hand_on_when_free, judge, judge_agai
 T = TypeVar("T")
 
 OWN_IMAGE_SECONDS = 2.0  # in which a page shows a new image by itself after a wrong answer
-
-_INTERRUPTED = re.compile(r"interrupted by another navigation|ERR_ABORTED", re.I)
 
 
 class PageChallenge:
@@ -76,8 +74,7 @@ class PageChallenge:
         self._form_headers = FormHeaders(self.scope)
         self._picture = Picture(self.sight, self.observer, max_image_bytes)
         self._answer = Answer(self.sight, self.observer)
-        self._home: str | None = None
-        self._home_origin: float | None = None
+        self.home = Home(self.scope, self.sight, timeout)
         self._seen: Look | None = None  # with the image that is read, or was
         self._filled_in: list[Control] | None = None  # by the user, before the first answer
         self._form: PageForm | None = None
@@ -98,10 +95,6 @@ class PageChallenge:
     def loaded_at(self) -> float:
         """When the document with the captcha was asked for: milliseconds, the browser's clock."""
         return self._seen.origin if self._seen else 0.0
-
-    def go_home_to(self, url: str) -> None:
-        """Have :meth:`reload` load *url*, which has led to the page with the captcha."""
-        self._home, self._home_origin = url, -1.0
 
     def not_found(self) -> CaptchaNotFound:
         """The error for a page on which no captcha appeared."""
@@ -144,8 +137,7 @@ class PageChallenge:
         if look is None:
             return False
         self._seen = look
-        self._home = self._home or self.url
-        self._home_origin = self._home_origin or look.origin
+        self.home.is_at(look)
         return True
 
     def stands(self) -> Steps[bool | None]:
@@ -275,6 +267,30 @@ class PageChallenge:
 
     def solved(self) -> Steps[bool | None]:
         """Wait for the page to say whether it took the answer; None if nothing was sent."""
+        seen: Seen | None = yield self.reaction()
+        if seen is None:
+            return None
+        if seen.kind == "file":  # loading the page again would not bring it once more
+            return True
+        verdict = judge(self.rule, seen, None)
+        if verdict.outcome == "unknown" and self._answer.popup is None:
+            free = yield self.load_home()
+            again = Seen("page", captcha=not free)
+            verdict, _ = judge_again(self.rule, verdict, again, None)
+            if verdict.outcome == "accepted" and (yield self._must_query()):
+                answered: bool = yield self._query_again()
+                return answered
+        if verdict.outcome == "accepted":
+            self.result_page = self._answer.popup or self.page
+            return True
+        yield self.refused()
+        return False
+
+    def reaction(self) -> Steps[Seen | None]:
+        """Wait for what the page makes of the answer; None if it was not typed.
+
+        :raises CaptchaUnsolved: the page does not send it
+        """
         self._patience = 0.0
         if self._is_stale:
             return None
@@ -292,27 +308,13 @@ class PageChallenge:
                 url=self.url,
                 selector=self.rule.image,
             )
-        verdict = judge(self.rule, seen, None)
-        if seen.kind == "file":  # loading the page again would not bring it once more
-            return True
-        if verdict.outcome == "unknown" and self._answer.popup is None:
-            free = yield self._reload()
-            again = Seen("page", captcha=not free)
-            verdict, _ = judge_again(self.rule, verdict, again, None)
-            if verdict.outcome == "accepted" and (yield self._must_query()):
-                answered: bool = yield self._query_again()
-                return answered
-        if verdict.outcome == "accepted":
-            self.result_page = self._answer.popup or self.page
-            return True
-        yield self._be_back()
-        return False
+        return seen
 
     def _is_unchanged(self) -> Steps[bool]:
         look = yield self.sight.look()
         return look is not None and not self._answer.has_moved(look)
 
-    def _be_back(self) -> Steps[None]:
+    def refused(self) -> Steps[None]:
         """After a refusal: close what the form opened, and know how long to wait for an image."""
         if self._answer.popup is not None:
             yield self._answer.popup.close()
@@ -353,56 +355,43 @@ class PageChallenge:
 
         Where that brings an empty form instead of what a query was to bring, it is sent.
         """
-        if not (yield self._reload()):
+        if not (yield self.load_home()):
             return False
         if (yield self._must_query()):
             answered: bool = yield self._query_again()
             return answered
         return True
 
-    def _reload(self) -> Steps[bool]:
-        if (self._home or self.url).startswith(("http:", "https:", "file:")):
-            try:
-                yield self._load()
-            except PlaywrightError as error:
-                if not _INTERRUPTED.search(error.message):  # the page is going somewhere itself
-                    raise
-        look = yield self.sight.settle()
-        self._home_origin = look.origin if look else None
+    def load_home(self) -> Steps[bool]:
+        """Load the page again, and nothing more; True if no captcha stands in the way."""
+        look: Look | None = yield self.home.load()
         return look is None or look.image is None or look.success
 
-    def _load(self) -> Steps[None]:
-        """Load the page at which we started, even if a form has led elsewhere."""
-        before = yield self.sight.look()
-        is_home = before is not None and before.origin == self._home_origin
-        home = self._home or self.url
-        if self.scope.is_gone:
-            yield self.page.reload(timeout=self._timeout)
-            return
-        if not self.scope.is_whole_page or not is_home:
-            # What stands here may be the answer to a POST, which a reload would send again.
-            yield self.scope.frame.goto(home, timeout=self._timeout)
-            look = yield self.sight.look()
-            if look is None or before is None or look.origin != before.origin:
-                return  # it was not just another #fragment of the same page
-        yield self.page.reload(timeout=self._timeout)
-
     # The query, once no captcha is asked for any more
+
+    def shows_bare_form(self) -> Steps[bool]:
+        """Whether the query's form stands here with no captcha in it."""
+        names = [*self.rule.fields, *(c["name"] or c["id"] for c in self._filled_in or ())]
+        if not names:
+            return False
+        form = PageForm(self.scope, self.rule, None, self._timeout, of=names[0])
+        shown: set[str] = yield form.visible_names()
+        return shown.issuperset(names)
 
     def _must_query(self) -> Steps[bool]:
         """Whether an empty form stands where the answer to a query was to stand."""
         look = yield self.sight.look(verdict=True)
-        if look is None or not (self.rule.fields or self._filled_in):
+        if look is None or not (yield self.shows_bare_form()):
             return False
-        known = {*self.rule.fields, *(c["name"] or c["id"] for c in self._filled_in or ())}
-        form = PageForm(self.scope, self.rule, None, self._timeout)
-        bare = known <= (yield form.visible_names())
-        seen = Seen("page", success=look.success if self.rule.success else None, is_bare_form=bare)
-        return hand_on_when_free(self.rule, seen) == "query"
+        success = look.success if self.rule.success else None
+        return hand_on_when_free(self.rule, Seen("page", success=success, is_bare_form=True)) == (
+            "query"
+        )
 
-    def _query_again(self) -> Steps[bool]:
-        """Send the query without a captcha; True if its answer asks for none."""
-        form = PageForm(self.scope, self.rule, None, self._timeout)
+    def send_query(self) -> Steps[Seen | None]:
+        """Send the query's form without a captcha; what came, or None if it was not sent."""
+        names = [*self.rule.fields, *(c["name"] or c["id"] for c in self._filled_in or ())]
+        form = PageForm(self.scope, self.rule, None, self._timeout, of=names[0])
         yield self._fill_in(form)
         yield form.restore(self._filled_in or [])
         self._answer.before = (yield self.sight.look(verdict=True)) or self._answer.before
@@ -410,6 +399,11 @@ class PageChallenge:
         yield self._form_headers.route()
         yield form.send()
         seen: Seen | None = yield self._answer.wait()
+        return seen
+
+    def _query_again(self) -> Steps[bool]:
+        """Send the query without a captcha; True if its answer asks for none."""
+        seen: Seen | None = yield self.send_query()
         if seen is not None and self.rule.success is not None and not seen.success:
             return not seen.captcha and seen.kind == "file"
         return seen is None or not seen.captcha

@@ -59,12 +59,16 @@ class PageForm:
     :param scope: where it stands
     :param image: locator of the captcha's image; None where the form has none any more
     :param timeout: milliseconds for each thing that is done to it
+    :param of: name or id of a control of the form that has no captcha any more
     """
 
-    def __init__(self, scope: Scope, rule: CaptchaRule, image: Any, timeout: float) -> None:
+    def __init__(
+        self, scope: Scope, rule: CaptchaRule, image: Any, timeout: float, of: str = ""
+    ) -> None:
         self.rule = rule
         self._scope = scope
         self._image = image
+        self._of = of
         self._timeout = timeout
         self._all = scope.frame.locator("input, select, textarea, button")
         self._fields: list[Any] = []  # for the answer: one, or one for each of its characters
@@ -346,9 +350,11 @@ class PageForm:
 
     def _mine(self) -> Steps[list[Control]]:
         """The controls of the form, as they are now."""
-        elements = [self._image]
-        for field in ("input", "form"):
-            elements.append((yield self._element(field)))
+        if self._of:
+            elements = [None, (yield self._control_of_bare_form()), None]
+        else:
+            elements = [self._image, (yield self._element("input")), None]
+        elements[2] = yield self._element("form")
         handles = []
         for element in elements:
             handles.append(element and (yield element.element_handle(timeout=self._timeout)))
@@ -356,6 +362,11 @@ class PageForm:
         for handle in filter(None, handles):
             yield handle.dispose()
         return [c for c in controls if c["mine"]]
+
+    def _control_of_bare_form(self) -> Steps[Any]:
+        named = "".join(f"\\{letter}" if letter in '"\\' else letter for letter in self._of)
+        found = shown(self._scope.frame.locator(f'[name="{named}"], [id="{named}"]'))
+        return found.first if (yield found.count()) else None
 
     def _element(self, field: str) -> Steps[Any]:
         """The element that the rule names, best one that can be seen; None if it names none."""

@@ -209,14 +209,6 @@ class Sight:
 
         :return: False if it is there but hidden, None if there is no trace of it
         """
-        look = yield self.look(verdict=True)
-        if look is not None and not look.attached and not look.success:
-            try:
-                wait = yield self.scope.page.evaluate(LEADS_ON_IN)
-                if wait is not None:
-                    yield self.scope.page.wait_for_timeout(wait + POLL_MS)
-            except PlaywrightError as error:
-                self.raise_if_gone(error)
         look = yield self.settle()
         if look is None or not look.attached or look.success:
             return None
@@ -224,6 +216,7 @@ class Sight:
 
     def settle(self) -> Steps[Look | None]:
         """Wait until the captcha or `success` shows, or the page is at rest without either."""
+        yield self._be_led_on()
         give_up = deadline(self.timeout)
         rest = _Rest(self)
         while True:
@@ -233,6 +226,18 @@ class Sight:
             if (yield self._is_at_rest(rest, look)) or time.monotonic() > give_up:
                 return look
             yield self.pause()
+
+    def _be_led_on(self) -> Steps[None]:
+        """Wait for where the page leads in a moment by a meta refresh, if it shows no captcha."""
+        look = yield self.look(verdict=True)
+        if look is None or look.attached or look.success:
+            return
+        try:
+            wait = yield self.scope.page.evaluate(LEADS_ON_IN)
+            if wait is not None:
+                yield self.scope.page.wait_for_timeout(wait + POLL_MS)
+        except PlaywrightError as error:
+            self.raise_if_gone(error)
 
     def _is_at_rest(self, rest: _Rest, look: Look | None) -> Steps[bool]:
         """Whether nothing more is to come: the document has loaded all that it began to load."""
