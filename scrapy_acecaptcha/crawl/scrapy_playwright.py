@@ -61,7 +61,7 @@ class PageCaptcha:
         self._loop = loop
         self._was_redirected = not same_page(challenge.url, request.url)
         if self._was_redirected:
-            challenge.go_home_to(request.url)
+            challenge.home.load_by = lambda: challenge.page.goto(request.url)
 
     @property
     def url(self) -> str:
