@@ -79,15 +79,12 @@ def measure(servers: Servers) -> tuple[list[Row], list[str]]:
 
 def as_markdown(table: list[Row]) -> str:
     """The table, with columns that line up in a terminal, too."""
-    lines = [("what", "scrapy-acecaptcha", "otherwise", "must reach", "")]
+    lines: list[tuple[str, ...]] = [("what", "scrapy-acecaptcha", "otherwise", "must reach", "")]
     mark = {True: "yes", False: "**NO**", None: ""}
     lines += [(r.what, r.ours, r.otherwise, r.target, mark[r.reached]) for r in table]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, tuple("-" * width for width in widths))
-    return "\n".join(
-        "| " + " | ".join(map(str.ljust, line, widths)) + " |"  # type: ignore[arg-type]
-        for line in lines
-    )
+    return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
 
 
 def machine() -> str:

@@ -8,14 +8,14 @@ counter in the meta ends it after three attempts.
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import requests
 from scrapy import FormRequest, Request
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
-    from scrapy.http import Response
+    from scrapy.http import HtmlResponse, Response
     from typing_extensions import Self
 
 MAX_ATTEMPTS = 3
@@ -47,7 +47,7 @@ class BlockingCaptchaMiddleware:
             headers={"authorization": "Bearer token"},
         )
         return FormRequest.from_response(
-            response,
+            cast("HtmlResponse", response),
             formdata={"code": reply.json()["text"]},
             callback=request.callback,
             errback=request.errback,

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import psutil
 from scrapy import FormRequest, Request, Spider
@@ -120,7 +120,7 @@ class Titles(Timed):
 
     name = "titles"
 
-    def parse(self, response: HtmlResponse) -> None:
+    def parse(self, response: Response) -> None:
         assert response.css("title::text").get()
         super().parse(response)
 
@@ -205,7 +205,7 @@ def main(spider: str, arguments: str, settings: str, profile: str = "") -> None:
         profiler.dump_stats(profile)
     else:
         process.start()
-    print(json.dumps(crawler.spider.result))
+    print(json.dumps(cast("Timed", crawler.spider).result))
 
 
 if __name__ == "__main__":

@@ -69,12 +69,12 @@ def send_to(url: str) -> None:
     send = HTTPAdapter.send
 
     def send_there(self: HTTPAdapter, request: PreparedRequest, *args, **kwargs) -> Response:
-        parts = urlsplit(request.url)
+        parts = urlsplit(request.url or "")
         prefix = "/capsolver" if "capsolver" in parts.netloc else ""
         request.url = f"{url}{prefix}{parts.path}" + (f"?{parts.query}" if parts.query else "")
         return send(self, request, *args, **kwargs)
 
-    HTTPAdapter.send = send_there
+    HTTPAdapter.send = send_there  # type: ignore[method-assign]
 
 
 def seconds(solve: Callable[[], str], times: int) -> list[float]:

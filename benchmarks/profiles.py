@@ -5,6 +5,7 @@ from __future__ import annotations
 import pstats
 from collections import Counter
 from pathlib import PurePath
+from typing import Any
 
 Function = tuple[str, int, str]
 
@@ -28,7 +29,7 @@ class Profile:
     """
 
     def __init__(self, path: str, units: int) -> None:
-        self._stats: dict[Function, tuple] = pstats.Stats(path).stats
+        self._stats: dict[Function, tuple[Any, ...]] = vars(pstats.Stats(path))["stats"]
         self._units = units
 
     def packages(self) -> list[tuple[str, float]]:

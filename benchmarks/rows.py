@@ -46,7 +46,7 @@ class Servers:
 
 def throughput(servers: Servers, spider: str, pairs: int, what: str, target: float | None) -> Row:
     """A crawl without captchas, by turns without and with the add-on."""
-    pages = {"site": servers.site, "path": "page", "n": 1500}
+    pages: dict[str, Any] = {"site": servers.site, "path": "page", "n": 1500}
     addon = with_addon(servers.site)
     runs = [(run(spider, {}, **pages), run(spider, addon, **pages)) for _ in range(pairs)]
     ratio = median(bare["seconds"] / ours["seconds"] for bare, ours in runs)
@@ -172,7 +172,7 @@ def clients(servers: Servers, times: int) -> Row:
         mine = other_clients.seconds(lambda: client.recognize(draw("K7Q364")), 3 * times)
     theirs: dict[str, list[float]] = {}
     if CLIENTS_PYTHON.exists():
-        command = [CLIENTS_PYTHON, other_clients.__file__, servers.services, str(times)]
+        command = [str(CLIENTS_PYTHON), other_clients.__file__, servers.services, str(times)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
         theirs = json.loads(done.stdout)
     over = {name: median(taken) - SERVICE_SECONDS for name, taken in theirs.items()}
@@ -211,7 +211,7 @@ def profiled(servers: Servers) -> Iterable[str]:
     """Where the time goes, as Markdown."""
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/profile"
-        pages = {"site": servers.site, "path": "page", "n": 1500}
+        pages: dict[str, Any] = {"site": servers.site, "path": "page", "n": 1500}
         run("titles", with_addon(servers.site), profile=file, **pages)
         yield "### A page without a captcha\n"
         yield from _told_profile(Profile(file, 1500), least=0.00001)

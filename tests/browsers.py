@@ -78,6 +78,7 @@ class AsyncBrowser:
         self._submit(stop()).result(TIMEOUT)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(TIMEOUT)
+        self.loop.close()
 
 
 Browser = SyncBrowser | AsyncBrowser
@@ -86,7 +87,7 @@ Browser = SyncBrowser | AsyncBrowser
 both_apis = pytest.mark.parametrize("browser", ["sync", "async"], indirect=True)
 
 
-def on_page(browser: Browser, body: Callable[[Any], Steps[Any]], **context_options: Any) -> Any:
+def on_page(browser: Browser, body: Callable[[Any], Any], **context_options: Any) -> Any:
     """Run *body* on a page of a fresh browser context, and close the context."""
 
     def steps() -> Steps[Any]:

@@ -58,10 +58,10 @@ class ClusteredSpider(Spider):
     listing: str
 
     async def start(self) -> Any:
-        self.redis = redis.Redis.from_url(self.settings["REDIS_URL"])
+        self.redis: Any = redis.Redis.from_url(self.settings["REDIS_URL"])
         yield Request(self.listing)
 
-    def parse(self, response: Response, **kwargs: Any) -> Iterator[Request]:
+    def parse(self, response: Any, **kwargs: Any) -> Iterator[Request]:
         for number, link in enumerate(response.css("a.record")):
             meta = {"cookiejar": number % self.settings.getint("JARS", 1)}
             yield response.follow(link, self.keep, meta=meta)
@@ -80,7 +80,7 @@ class Cluster:
         self, redis_url: str, listing: str, settings: dict[str, Any], folder: Path
     ) -> None:
         self.redis_url = redis_url
-        self.redis = redis.Redis.from_url(redis_url)
+        self.redis: Any = redis.Redis.from_url(redis_url)
         self._listing = listing
         self._settings = {"ACECAPTCHA_JOURNAL": str(folder / "journal.db"), **settings}
         self._folder = folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from scrapy import Request, Spider
 from scrapy.crawler import Crawler, CrawlerRunner
@@ -49,11 +49,11 @@ class Crawl:
         )
 
     @property
-    def errors(self) -> list[BaseException]:
+    def errors(self) -> list[Any]:
         return [failure.value for failure in self.failures]
 
     @property
-    def error(self) -> BaseException:
+    def error(self) -> Any:
         """The one error of the crawl."""
         assert len(self.failures) == 1, self.failures
         return self.failures[0].value
@@ -126,5 +126,4 @@ def run_crawl(
         prepare(crawler)
     logging.getLogger("tldextract").setLevel(logging.CRITICAL)  # it tries to go online
     deferred = crawler.crawl(start=start, crawl=crawl, **attributes)
-    deferred.addCallback(lambda _: crawl)
-    return deferred
+    return cast("Deferred[Any]", deferred).addCallback(lambda _: crawl)

@@ -42,9 +42,8 @@ class Solve:
 
     def __init__(self, max_attempts: int = 3, **fields: Any) -> None:
         self.told: list[str] = []
-        self.steps = solve(
-            FakeChallenge(**fields), lambda image: ("read", image), self.told.append, max_attempts
-        )
+        read: Any = lambda image: ("read", image)  # noqa: E731
+        self.steps = solve(FakeChallenge(**fields), read, self.told.append, max_attempts)
         self.step = next(self.steps)
 
     def say(self, *values: Any) -> list[Any]:

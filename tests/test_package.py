@@ -25,7 +25,7 @@ BROUGHT = {"scrapy-playwright"}
 
 def declared(*, extras: bool) -> set[str]:
     """Distributions that pyproject.toml names, those of the users' extras too."""
-    found = set()
+    found: set[str] = set()
     for line in requires("scrapy-acecaptcha") or ():
         requirement = Requirement(line)
         extra = re.findall(r'extra == "(\w+)"', str(requirement.marker))

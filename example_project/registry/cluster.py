@@ -11,7 +11,7 @@ from scrapy.exceptions import DontCloseSpider, NotConfigured
 from scrapy_redis.scheduler import Scheduler as RedisScheduler
 
 
-class Scheduler(RedisScheduler):
+class Scheduler(RedisScheduler):  # type: ignore[misc] # it has no types
     """scrapy-redis's scheduler, but who was redirected follows the redirect itself.
 
     The queue is shared, a browsing session is not: a captcha page that one worker was sent to is of

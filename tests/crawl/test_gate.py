@@ -209,7 +209,7 @@ async def test_a_spider_may_get_its_name_when_it_is_made(
     from tests.crawling import CollectingSpider
 
     class Nameless(CollectingSpider):
-        name = None
+        name = None  # type: ignore[assignment]
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, name="late", **kwargs)
@@ -400,7 +400,7 @@ async def test_the_leader_waits_for_those_in_flight() -> None:
 
     async def scene() -> None:
         session = gate.session("s")
-        events = []
+        events: list[tuple[Any, ...]] = []
         session.request_started("a")
         session.request_started("b")
         session.response_received("a")
@@ -490,7 +490,7 @@ async def test_the_gate_goes_down_the_line_and_then_opens() -> None:
 
     async def scene() -> None:
         session = gate.session("s")
-        order = []
+        order: list[tuple[Any, ...]] = []
 
         async def lead(name: str) -> None:
             async with session.turn() as turn:

@@ -405,7 +405,7 @@ async def test_meta_is_laid_over_the_hosts_rule(
         settings("inplace", RETRY_ENABLED=False),
     )
     assert crawl.stats == {"challenges": 1, "api_requests": 1, "rejected": 1, "failed": 1}
-    sent = [seen.body for seen in site.requests if seen.method == "POST"]
+    sent: list[Any] = [seen.body for seen in site.requests if seen.method == "POST"]
     assert site_answer(api).lower().encode() in sent[0]
 
 
@@ -616,7 +616,7 @@ async def test_fatal_api_answers_close_the_spider_and_lose_nothing(
     assert again.reason == "finished"
 
 
-TYPED = {
+TYPED: dict[str, tuple[type[Exception], str]] = {
     "src-file": (CaptchaImageError, "file:"),
     "src-ftp": (CaptchaImageError, "ftp:"),
     "src-missing": (CaptchaImageError, "no image"),

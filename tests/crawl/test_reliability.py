@@ -17,10 +17,10 @@ from scrapy_acecaptcha import ApiError, CaptchaUnsolved
 from tests.crawl_process import finish_crawl, start_crawl
 from tests.crawling import run_crawl
 from tests.site import CaptchaSite
-from tests.stub import RESET, ApiStub
+from tests.stub import RESET, ApiStub, Reply
 
 ALL_100 = [f"Record {i}" for i in range(100)]
-DOWN = (500, {"error": {"code": "api_error", "message": "down"}}, {})
+DOWN: Reply = (500, {"error": {"code": "api_error", "message": "down"}}, {})
 
 
 def sessions(site: CaptchaSite, n: int, scenario: str = "inplace") -> list[Request]:
@@ -206,7 +206,7 @@ async def test_a_hosts_budget_fails_its_requests_and_the_crawl_goes_on(
 async def test_an_account_that_runs_dry_after_30_sessions_loses_no_page(
     site: CaptchaSite, api: ApiStub, settings: Any, tmp_path: Path
 ) -> None:
-    used_up = (403, {"error": {"code": "used_up", "message": "no balance"}}, {})
+    used_up: Reply = (403, {"error": {"code": "used_up", "message": "no balance"}}, {})
 
     def right(image: bytes) -> str:
         return api.answers(image) or ""

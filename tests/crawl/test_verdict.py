@@ -295,6 +295,8 @@ class LoginSpider(CollectingSpider):
         )
 
 
+# Deprecated, but spiders do it so.
+@pytest.mark.filterwarnings("ignore:FormRequest:scrapy.exceptions.ScrapyDeprecationWarning")
 @ensureDeferred
 async def test_the_spiders_own_login(register: Register, reader: ApiStub) -> None:
     fields = (

@@ -8,6 +8,7 @@ import re
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -17,7 +18,6 @@ from parsel import Selector
 from PIL import Image
 
 from scrapy_acecaptcha.errors import CaptchaImageError
-from scrapy_acecaptcha.page import svg as svg_module
 from scrapy_acecaptcha.page.images import decode_data_uri, image_format, readable_image
 from scrapy_acecaptcha.page.svg import draw_svg, svg_source
 
@@ -46,7 +46,8 @@ def drawn(source: bytes) -> tuple[tuple[int, int], set[tuple[int, int, int]]]:
     """Size and colours of an SVG once it is drawn."""
     png = Image.open(io.BytesIO(draw_svg(source)))
     assert png.format == "PNG"
-    return png.size, {color[:3] for _, color in png.convert("RGBA").getcolors(10_000)}
+    colors: Any = png.convert("RGBA").getcolors(10_000)
+    return png.size, {color[:3] for _, color in colors}
 
 
 # Sniffing
@@ -404,7 +405,7 @@ def test_broken_svg_is_refused(source: bytes) -> None:
 def test_huge_svg_is_refused_before_it_is_drawn(
     attributes: str, size: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(svg_module.subprocess, "run", None)
+    monkeypatch.setattr("subprocess.run", None)
     with pytest.raises(
         CaptchaImageError, match=rf"^The captcha's SVG has {re.escape(size)} pixels$"
     ):
@@ -434,7 +435,7 @@ def test_a_drawing_that_takes_much_memory_is_given_up(source: bytes) -> None:
 
 
 def test_a_drawing_that_takes_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(svg_module, "DRAWING_SECONDS", 0.5)
+    monkeypatch.setattr("scrapy_acecaptcha.page.svg.DRAWING_SECONDS", 0.5)
     turbulence = '<feTurbulence baseFrequency="0.05" numOctaves="1000000000"/>'
     with pytest.raises(CaptchaImageError, match=r"SVG cannot be drawn within 0\.5 seconds$"):
         draw_svg(svg(f'<filter id="f">{turbulence}</filter><rect {FRAME} filter="url(#f)"/>'))

@@ -195,6 +195,7 @@ def test_a_page_that_is_closed_meanwhile(async_browser: AsyncBrowser, lab, lab_a
         on_page(async_browser, body)
 
 
+@pytest.mark.browser
 def test_a_page_that_crashes_meanwhile(lab, lab_api, client):
     """In a browser of its own: some builds of Chromium go down with their page."""
     lab_api.latency = 0.5

@@ -37,11 +37,10 @@ from scrapy_acecaptcha.errors import (
     BudgetExhausted,
     SettingsError,
 )
-from scrapy_acecaptcha.recognition import client as client_module
 from scrapy_acecaptcha.recognition import tasks
 from scrapy_acecaptcha.recognition.client import AceCaptchaClient
 from tests.event_loop import run
-from tests.stub import HANG, RESET, ApiStub, Task
+from tests.stub import HANG, RESET, ApiStub, Reply, Task
 
 TOKEN = "secret-token-0123456789"
 IMAGE = b"\x89PNG an image"
@@ -73,11 +72,11 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Nobody waits; what would have been waited: 0 before each call, a pause before a retry."""
     seen: list[float] = []
     monkeypatch.setattr(AceCaptchaClient, "_wait", lambda self, seconds: seen.append(seconds))
-    monkeypatch.setattr(client_module.random, "random", lambda: 0.25)
+    monkeypatch.setattr("random.random", lambda: 0.25)
     return seen
 
 
-def client_of(api: ApiStub, **arguments: Any) -> AceCaptchaClient:
+def client_of(api: ApiStub | SimpleNamespace, **arguments: Any) -> AceCaptchaClient:
     return AceCaptchaClient(TOKEN, api.url, **{"timeout": 10, "retries": 0, **arguments})
 
 
@@ -483,8 +482,8 @@ def test_a_refused_connection() -> None:
     assert (type(error), error.code) == (ApiConnectionError, "connection_error")
 
 
-BUSY = (429, {"error": {"code": "too_many_requests"}}, {})
-DOWN = (500, {}, {})
+BUSY: Reply = (429, {"error": {"code": "too_many_requests"}}, {})
+DOWN: Reply = (500, {}, {})
 
 
 @pytest.mark.parametrize(

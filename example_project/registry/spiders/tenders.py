@@ -15,7 +15,7 @@ class TendersSpider(Spider):
     """
 
     name = "tenders"
-    custom_settings: ClassVar[dict[str, Any]] = {
+    custom_settings: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         "DOWNLOAD_HANDLERS": {
             "http": "scrapy_playwright.handler.ScrapyPlaywrightDownloadHandler",
             "https": "scrapy_playwright.handler.ScrapyPlaywrightDownloadHandler",
