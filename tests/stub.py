@@ -46,7 +46,7 @@ class Task:
 
 
 # A str is the answer read; a tuple is (status, body, headers), the body str, bytes or JSON.
-Reply = str | tuple[int, Any, Mapping[str, str]] | Failure | Task | Callable[[bytes], "Reply"]
+Reply = str | tuple[int, Any, Mapping[str, str]] | Failure | Task | Callable[[bytes], Any]
 
 
 @dataclass
