@@ -345,7 +345,7 @@ async def test_a_journal_that_cannot_be_written_loses_nothing(
             db.execute("ALTER TABLE calls RENAME TO elsewhere")
         return site.answers(text) or ""
 
-    api.script += [site.answers, site.answers, fail]  # type: ignore[list-item]
+    api.script += [site.answers, site.answers, fail]
     first = await run_crawl(sessions(site, 20), config)
     assert first.reason == "acecaptcha_journal_failed"
     assert first.errors == []
