@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, parse_qsl, urlsplit
+from urllib.parse import parse_qs
 
 from scrapy import Request
 from scrapy.exceptions import (
@@ -78,7 +78,7 @@ class ScrapyChallenge:
         self._unsent = ""  # why the newest answer did not reach the site
         self._image = b""  # digest of the newest
         self._form: Form | None = None  # the newest with a captcha
-        self._sent: Submission | None = None
+        self._empty_fields: tuple[str, ...] = ()  # of the form as it was sent
         self._is_fresh = False  # self.page was downloaded after the newest answer was sent
 
     @property
@@ -126,8 +126,10 @@ class ScrapyChallenge:
         :raises CaptchaFormError: it must not be sent, or robots.txt forbids it
         :raises RuleError: the form or one of its fields cannot be found
         """
-        self._sent = self.form().submission(answer)
-        self._answer_page = await self._send(self._sent)
+        form = self.form()
+        submission = form.submission(answer)
+        self._empty_fields = form.empty_fields
+        self._answer_page = await self._send(submission)
 
     async def solved(self) -> bool | None:
         """Judge what the form led to, and have in hand what the spider is to get.
@@ -364,7 +366,7 @@ class ScrapyChallenge:
 
     def _facts(self) -> Facts:
         """What was seen of the newest answer, for a diagnosis."""
-        answer, sent = self._answer_page, self._sent
+        answer = self._answer_page
         request = None if answer is None else answer.request
         lost = (
             request is not None
@@ -376,7 +378,7 @@ class ScrapyChallenge:
             captcha_again=answer is not None and shows_captcha(answer, self.rule),
             said_nothing=self._answer_seen().is_silent_text,
             cookie_lost=lost,
-            empty_fields=_sent_empty(sent) if sent else (),
+            empty_fields=self._empty_fields,
             unsent=self._unsent,
         )
 
@@ -387,9 +389,3 @@ def _posted(request: Request) -> Posted | None:
     if request.method != "POST" or not kind.startswith(URLENCODED):
         return None
     return Posted(request.url, parse_qs(request.body.decode("latin-1"), keep_blank_values=True))
-
-
-def _sent_empty(sent: Submission) -> tuple[str, ...]:
-    """Names of the fields that a form was sent with nothing in."""
-    query = urlsplit(sent.url).query if sent.method == "GET" else sent.body.decode("latin-1")
-    return tuple(name for name, value in parse_qsl(query, keep_blank_values=True) if not value)

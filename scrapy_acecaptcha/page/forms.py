@@ -135,6 +135,18 @@ class Form:
             for control in self._controls
         )
 
+    @property
+    def empty_fields(self) -> tuple[str, ...]:
+        """Names of the fields that people type into, other than the answer's, left empty."""
+        return tuple(
+            control.get("name")
+            for control in self._controls
+            if self._is_sent(control)
+            and control is not self.input
+            and (is_text(control) or control.tag == "textarea")
+            and not self._typed.get(control, control.get("value") or control.text)
+        )
+
     def _is_sent_to(self, url: str) -> bool:
         try:
             target = urljoin(self._base_url, self._form.get("action") or self.url)

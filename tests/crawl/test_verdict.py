@@ -368,7 +368,7 @@ async def test_a_rule_that_can_never_succeed_is_suspended(
     def view(path: str) -> Any:
         if request.method == "POST":
             register.is_right()
-        return register.form()
+        return register.form(fields="<input name=court><button name=go>Search</button>")
 
     register.view = view
     done: Crawl = await crawl(
@@ -385,6 +385,7 @@ async def test_a_rule_that_can_never_succeed_is_suspended(
     told = [r.getMessage() for r in caplog.records if "is suspended until" in r.getMessage()]
     assert len(told) == 1
     assert "5 answers in a row were not taken" in told[0]
+    assert "sent with nothing in court: fill it in by `fields`" in told[0]
     assert "`success`" in told[0]
 
 
