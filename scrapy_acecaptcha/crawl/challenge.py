@@ -16,6 +16,7 @@ from scrapy.utils.response import get_base_url
 from twisted.internet.error import ConnectError, DNSLookupError
 
 from scrapy_acecaptcha.crawl.captcha_page import check_size, image_source, rule_for, shows_captcha
+from scrapy_acecaptcha.crawl.crawl_captcha import CrawlCaptcha
 from scrapy_acecaptcha.crawl.evidence import same_text, see
 from scrapy_acecaptcha.crawl.frames import enter_frame, inside_frame
 from scrapy_acecaptcha.crawl.inner_requests import InnerRequests
@@ -28,23 +29,13 @@ from scrapy_acecaptcha.hosts import host_of, same_host, space_of
 from scrapy_acecaptcha.page.forms import URLENCODED, Form, Posted, Submission
 from scrapy_acecaptcha.page.images import image_format, readable_image
 from scrapy_acecaptcha.rules import CaptchaRule
-from scrapy_acecaptcha.verdict import (
-    ACCEPTED,
-    NOTHING,
-    Asked,
-    Habit,
-    Seen,
-    hand_on_when_free,
-    judge,
-    judge_again,
-)
+from scrapy_acecaptcha.verdict import NOTHING, Asked, Seen
 
-QUERY_PAUSES = (0.0, 1.0, 2.0)  # seconds before a query is sent again, without a captcha
 # What tells that a request did not even get to the site.
 _NOT_SENT = (ConnectError, DNSLookupError, CannotResolveHostError, DownloadConnectionRefusedError)
 
 
-class ScrapyChallenge:
+class ScrapyChallenge(CrawlCaptcha):
     """The captcha of one request, through all its pages until the way is free.
 
     :param request: what the spider asked for
@@ -64,18 +55,14 @@ class ScrapyChallenge:
         watch: AnswerWatch,
         max_image_bytes: int,
     ) -> None:
-        self.request = request
+        super().__init__(request, inside_frame(rule), watch)
         self._outer_rule = rule
-        self.rule = inside_frame(rule)
         if response.request is None:
             response.request = request  # Scrapy sets it behind the middlewares
-        self.page = response  # the newest page: a captcha's, or in the end the spider's
+        self.page: Response = response
         self._requests = requests
-        self._watch = watch
         self._max_image_bytes = max_image_bytes
-        self.images_read = 0
         self._answer_page: Response | None = None
-        self._unsent = ""  # why the newest answer did not reach the site
         self._image = b""  # digest of the newest
         self._form: Form | None = None  # the newest with a captcha
         self._empty_fields: tuple[str, ...] = ()  # of the form as it was sent
@@ -131,71 +118,9 @@ class ScrapyChallenge:
         self._empty_fields = form.empty_fields
         self._answer_page = await self._send(submission)
 
-    async def solved(self) -> bool | None:
-        """Judge what the form led to, and have in hand what the spider is to get.
-
-        None if the answer did not reach the site.
-        """
-        is_accepted = await self._judge()
-        if is_accepted:
-            self._watch.told("accepted", Facts())
-        else:
-            self._watch.told("unsent" if is_accepted is None else "rejected", self._facts())
-        return is_accepted
-
-    async def _judge(self) -> bool | None:
-        asked, method, health = self._asked(), self.request.method, self._watch.health
-        verdict = judge(self.rule, self._answer_seen(), asked, health.habit(method))
-        if asked.came_back and verdict == ACCEPTED and not self.rule.fields:
-            health.learn(method, Habit.BACK)
-        if verdict.outcome == "unknown":
-            answer, original = self._answer_page, await self._download_again()
-            verdict, habit = judge_again(
-                self.rule,
-                verdict,
-                original,
-                asked,
-                health.habit(method),
-                same_text=(
-                    verdict.hand_on == "either"
-                    and answer is not None
-                    and same_text(answer, self.page)
-                ),
-            )
-            health.learn(method, habit)
-        if verdict.outcome == "refused":
-            return None if self._unsent else False
-        if verdict.hand_on == "answer":
-            assert self._answer_page is not None
-            self.page = self._answer_page
-        elif verdict.hand_on == "query":
-            await self.send_query()
-        return True
-
     async def renew(self) -> bool:
         """Have a fresh captcha page in hand; False if the site lets us through."""
         return (self._is_fresh and self.shows_captcha) or not await self.reload()
-
-    async def reload(self) -> bool:
-        """Download what the spider asked for again; True if no captcha stands in the way."""
-        original = await self._download_again()
-        if original.captcha:
-            return False
-        if hand_on_when_free(self.rule, original) == "query":
-            await self.send_query()
-        return not self.shows_captcha
-
-    def close(self) -> None:
-        """Nothing more will be done about this captcha."""
-        self._watch.end()
-
-    def unsolved(self) -> CaptchaUnsolved:
-        """The error for a site that asks for one captcha after the other."""
-        return CaptchaUnsolved(
-            "The site took the answers and asked for another captcha each time",
-            url=self.url,
-            selector=self.rule.image,
-        )
 
     # The form
 
@@ -245,29 +170,13 @@ class ScrapyChallenge:
                 self._unsent = f"{type(error).__name__}: {error}"
             return None
 
-    async def send_query(self) -> None:
-        """Send the form of the page in hand, which asks for no captcha, and take what comes.
-
-        :raises CaptchaUnsolved: the site does not answer the query
-        """
-        form_page = self.page
-        told = "nothing"
-        for pause in QUERY_PAUSES:
-            if pause:
-                await self._watch.waits.sleep(pause)
-            self.page = form_page
-            answer = await self._send(self.bare_form().submission(""))
-            if answer is not None:
-                self.page = answer
-                seen = self._see(answer)
-                if seen.captcha or (seen.is_ok and seen.success is not False and not seen.failure):
-                    return
-                told = f"HTTP {answer.status}"
-        raise CaptchaUnsolved(
-            f"The form was sent without a captcha, as it asked for none, and answered by {told}",
-            url=form_page.url,
-            selector=self.rule.image,
-        )
+    async def _send_bare_form(self, page: Response | None) -> Seen | None:
+        self.page = page or self.page
+        answer = await self._send(self.bare_form().submission(""))
+        if answer is None:
+            return None
+        self.page = answer
+        return self._see(answer)
 
     def bare_form(self) -> Form:
         """The query's form on the page in hand, which asks for no captcha.
@@ -326,8 +235,18 @@ class ScrapyChallenge:
     def _see(self, response: Response) -> Seen:
         return see(response, self.rule, captcha=shows_captcha(response, self.rule))
 
+    async def _see_answer(self) -> Seen:
+        return self._answer_seen()
+
     def _answer_seen(self) -> Seen:
         return NOTHING if self._answer_page is None else self._see(self._answer_page)
+
+    def _is_same_text(self) -> bool:
+        return self._answer_page is not None and same_text(self._answer_page, self.page)
+
+    async def _take_answer(self) -> None:
+        assert self._answer_page is not None
+        self.page = self._answer_page
 
     def _asked(self) -> Asked:
         answer = self._answer_page
@@ -343,8 +262,8 @@ class ScrapyChallenge:
             is_form=self._form is not None and self._form.is_filled_in_again,
         )
 
-    async def _download_again(self) -> Seen:
-        """Have in hand what the spider asked for, downloaded again.
+    async def _ask_again(self) -> Seen:
+        """Download once more what the spider asked for.
 
         :raises CaptchaUnsolved: the download fails
         """
