@@ -109,21 +109,28 @@ LOOK = f"""elements => {{
     const seen = body ? body.innerText.trim() : "";
     const visible = "img, svg, canvas, video, iframe, frame, object, embed, input, select, "
         + "textarea, button";
+    const alive = 'script:not([type]), script[type=""], script[type="module"], '
+        + 'script[type*="javascript" i], [onload], [onerror], iframe, frame, object, embed, '
+        + 'meta[http-equiv="refresh" i]';
     const busy = '[aria-busy="true"], [role="progressbar"], progress, [class*="spinner" i], '
         + '[class*="loading" i], [class*="skeleton" i]';
     const [navigation] = performance.getEntriesByType("navigation");
     const index = elements.findIndex(shown);
+    const loading = elements.flatMap(element => [element, ...element.querySelectorAll("img")])
+        .filter(one => one.localName === "img" && one.hasAttribute("src") && !one.complete);
     return {{
         origin: performance.timeOrigin,
         loaded: document.readyState === "complete",
         status: (navigation && navigation.responseStatus) || 0,
         text: `${{document.getElementsByTagName("*").length}}-${{digest(text)}}`,
         is_blank: !seen && ![...document.querySelectorAll(visible)].some(shown),
-        is_loading: [...document.querySelectorAll(busy)].slice(0, 20).some(shown)
+        is_static: !document.querySelector(alive) && !performance.getEntriesByType("resource")
+            .some(load => load.initiatorType === "script"),
+        is_loading: loading.length > 0
+            || [...document.querySelectorAll(busy)].slice(0, 20).some(shown)
             || (seen.length < 40 && /(\\.\\.\\.|…)$/.test(seen)),
         attached: elements.length > 0,
-        is_lazy: elements.some(element => [element, ...element.querySelectorAll("img")]
-            .some(one => one.localName === "img" && !one.complete && one.loading === "lazy")),
+        is_lazy: loading.some(one => one.loading === "lazy"),
         image: index < 0 ? null : image(index),
     }};
 }}"""

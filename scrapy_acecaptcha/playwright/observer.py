@@ -34,7 +34,8 @@ class Look:
     :param status: HTTP status of the document, 0 if the browser does not tell
     :param text: changes with the page's elements and text, digits aside: clocks tick
     :param is_blank: there is nothing to see
-    :param is_loading: a spinner or the like is to be seen
+    :param is_static: there are no scripts, nor anything else that may change it by itself
+    :param is_loading: a spinner or the like is to be seen, or the image is on its way
     :param attached: elements match the captcha's selector, visible or not
     :param is_lazy: the image is to be loaded once it is scrolled into view
     :param loads: how often the image's address has been loaded
@@ -48,6 +49,7 @@ class Look:
     status: int = 0
     text: str = ""
     is_blank: bool = False
+    is_static: bool = False
     is_loading: bool = False
     is_lazy: bool = False
     loads: int = 0

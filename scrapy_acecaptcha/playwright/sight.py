@@ -16,18 +16,21 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from scrapy_acecaptcha.detect.find import resolve
 from scrapy_acecaptcha.errors import CaptchaFormError, CaptchaImageError
 from scrapy_acecaptcha.flow import Steps
-from scrapy_acecaptcha.playwright.in_page import ANY_SHOWN, LEADS_ON_IN, LOOK, SCROLL_TO
+from scrapy_acecaptcha.page.answer_field import answer_fields
+from scrapy_acecaptcha.playwright.in_page import (
+    ANY_SHOWN,
+    CONTROLS,
+    LEADS_ON_IN,
+    LOOK,
+    SCROLL_TO,
+)
 from scrapy_acecaptcha.playwright.observer import FRAME_IS_GONE, Image, Look, Observer
-from scrapy_acecaptcha.playwright.scope import GONE, POLL_MS, Scope, deadline
+from scrapy_acecaptcha.playwright.rest import Rest, Stillness
+from scrapy_acecaptcha.playwright.scope import GONE, POLL_MS, Scope, deadline, shown
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import text_of
 
 CALM_SECONDS = 0.3  # a page that has not changed for so long has said what it has to say
-AT_REST_SECONDS = 0.5  # a page that has not changed for so long has been built by its scripts
-BUILDING_SECONDS = 3.0  # a page may show a spinner, or load things, for longer than one waits
-STILL_SECONDS = 0.1  # an image that has not changed for so long is drawn to the end
-DRAWN_SECONDS = 0.4  # the same for one that a script draws, stroke by stroke
-RESTLESS_SECONDS = 2.0  # an image that changes for longer never stops
 LEAST_LIFE_MS = 1500.0  # a busy machine may take so long to answer
 DETECT_SECONDS = 0.3  # between two searches of a page for a captcha that no selector names
 
@@ -161,8 +164,8 @@ class Sight:
         :raises RuleError: the selector matches several
         """
         give_up = deadline(self.timeout)
-        still = _Stillness()
-        rest = _Rest(self)
+        still = Stillness()
+        rest = Rest(self._observer)
         last = None
         while True:
             look: Look | None = yield self.look(verdict=optional)
@@ -173,9 +176,8 @@ class Sight:
                     self._refuse_several(look.image)
                     return look
             else:
-                still = _Stillness()
-                if look is not None and (look.is_lazy or look.image is not None):
-                    yield from self._scroll_to_image(look, last)
+                still = Stillness()
+                yield self._scroll_to_image(look, last)
             if optional and (yield self._is_at_rest(rest, look)):
                 return None
             if time.monotonic() > give_up:
@@ -189,9 +191,12 @@ class Sight:
             last = look
             yield self.pause()
 
-    def _scroll_to_image(self, look: Look, last: Look | None) -> Steps[None]:
+    def _scroll_to_image(self, look: Look | None, last: Look | None) -> Steps[None]:
         """Have an image loaded that waits to be scrolled to."""
-        if last is None or last.origin != look.origin or last.attached != look.attached:
+        if look is None or not look.attached:
+            return
+        is_new = last is None or last.origin != look.origin or not last.attached
+        if look.is_lazy or (look.image is not None and is_new):
             try:
                 yield self.image.evaluate_all(SCROLL_TO)
             except PlaywrightError as error:
@@ -218,11 +223,14 @@ class Sight:
         """Wait until the captcha or `success` shows, or the page is at rest without either."""
         yield self._be_led_on()
         give_up = deadline(self.timeout)
-        rest = _Rest(self)
+        rest = Rest(self._observer)
+        last = None
         while True:
             look: Look | None = yield self.look(verdict=True)
             if look is not None and look.image is not None:
                 return look
+            yield self._scroll_to_image(look, last)
+            last = look
             if (yield self._is_at_rest(rest, look)) or time.monotonic() > give_up:
                 return look
             yield self.pause()
@@ -239,67 +247,24 @@ class Sight:
         except PlaywrightError as error:
             self.raise_if_gone(error)
 
-    def _is_at_rest(self, rest: _Rest, look: Look | None) -> Steps[bool]:
+    def _is_at_rest(self, rest: Rest, look: Look | None) -> Steps[bool]:
         """Whether nothing more is to come: the document has loaded all that it began to load."""
         if not rest.is_reached(look):
             return False
-        if rest.is_long or (look is not None and look.success):
+        if look is None or look.success or look.is_static or rest.is_long:
             return True
+        if look.field or (yield self._asks_for_an_answer()):
+            return False
         try:
             yield self.scope.page.wait_for_load_state("networkidle", timeout=1)
         except PlaywrightTimeout:
             return False
         return True
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether an answer is on its way that may change the page."""
-        return self._observer.is_busy
-
-
-class _Stillness:
-    """How long an image has been there, and unchanged."""
-
-    def __init__(self) -> None:
-        self._ready_since = self._still_since = time.monotonic()
-
-    def see(self, look: Look, last: Look | None) -> None:
-        if last is not None and look.shows_other_image_than(last):
-            self._still_since = time.monotonic()
-
-    @property
-    def is_restless(self) -> bool:
-        return time.monotonic() - self._ready_since > RESTLESS_SECONDS
-
-    def is_reached(self, look: Look, observer: Observer) -> bool:
-        """Whether the image can be taken: a placeholder stands while its page loads something."""
-        if self.is_restless:
-            return True
-        assert look.image is not None
-        needed = DRAWN_SECONDS if look.image.is_drawn_by_script else STILL_SECONDS
-        return time.monotonic() - self._still_since >= needed and not observer.is_busy
-
-
-class _Rest:
-    """How long a page has been unchanged, with nothing under way that may change it."""
-
-    def __init__(self, sight: Sight) -> None:
-        self._sight = sight
-        self._began = self._calm_since = time.monotonic()
-        self._last: Look | None = None
-
-    @property
-    def is_long(self) -> bool:
-        """Whether nobody waits any longer for spinners and requests that never end."""
-        return time.monotonic() - self._began > BUILDING_SECONDS
-
-    def is_reached(self, look: Look | None) -> bool:
-        now = time.monotonic()
-        if look is None or look != self._last or not look.loaded or self._sight.is_busy:
-            self._last, self._calm_since = look, now
-            return bool(look and look.success)
-        if look.success:
-            return True
-        if look.is_loading and not self.is_long:
-            return False
-        return now - self._calm_since >= AT_REST_SECONDS
+    def _asks_for_an_answer(self) -> Steps[bool]:
+        """Whether a field speaks of a captcha, so that its image is to be expected."""
+        if self.rule.input is not None:
+            return False  # this is what Look.field tells
+        fields = shown(self.scope.frame.locator("input"))
+        controls = yield fields.evaluate_all(CONTROLS, [None] * 3)
+        return bool(answer_fields([control["said"] for control in controls]))

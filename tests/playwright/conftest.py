@@ -37,6 +37,7 @@ def visit(browser: Browser, lab: Lab, client: AceCaptchaClient) -> Callable[...,
         before: Callable[[Any], Steps[Any]] | None = None,
         context: dict[str, Any] | None = None,
         timeout: float = 3000,
+        optional: bool = False,
         **rule: Any,
     ) -> tuple[CaptchaResult, str]:
         def body(page: Any) -> Steps[Any]:
@@ -44,7 +45,9 @@ def visit(browser: Browser, lab: Lab, client: AceCaptchaClient) -> Callable[...,
             scope = page
             if before is not None:
                 scope = (yield before(page)) or page
-            result = yield solve_captcha(scope, {**RULE, **rule}, client=client, timeout=timeout)
+            result = yield solve_captcha(
+                scope, {**RULE, **rule}, client=client, timeout=timeout, optional=optional
+            )
             text = yield page.locator("body").inner_text()
             return result, text.strip()
 
