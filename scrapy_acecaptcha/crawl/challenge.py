@@ -24,6 +24,7 @@ from scrapy_acecaptcha.crawl.name_lookup import addresses_of
 from scrapy_acecaptcha.crawl.pages import is_page, page_of
 from scrapy_acecaptcha.crawl.redirects import same_page
 from scrapy_acecaptcha.crawl.rule_health import AnswerWatch, Facts, digest
+from scrapy_acecaptcha.crawl.waiting import Stopped
 from scrapy_acecaptcha.errors import CaptchaFormError, CaptchaImageError, CaptchaUnsolved, RuleError
 from scrapy_acecaptcha.hosts import host_of, same_host, space_of
 from scrapy_acecaptcha.page.forms import URLENCODED, Form, Posted, Submission
@@ -159,7 +160,7 @@ class ScrapyChallenge(CrawlCaptcha):
         self._unsent = ""
         try:
             return await self._requests.form(self.page, sent, hosts=self.rule.hosts)
-        except CaptchaFormError:
+        except (Stopped, CaptchaFormError):
             raise
         except IgnoreRequest as error:
             raise CaptchaFormError(
@@ -222,6 +223,8 @@ class ScrapyChallenge(CrawlCaptcha):
             response = await self._requests.image(
                 self.page, url, hosts=self.rule.hosts, max_bytes=self._max_image_bytes
             )
+        except Stopped:
+            raise
         except Exception as error:
             raise CaptchaImageError(
                 f"The captcha's image {url} could not be downloaded: {error or repr(error)}"
@@ -270,7 +273,7 @@ class ScrapyChallenge(CrawlCaptcha):
         try:
             page = await self._requests.again(self.request)
             self.page = await enter_frame(self._requests, page, self._outer_rule)
-        except (IgnoreRequest, CaptchaFormError):
+        except (Stopped, IgnoreRequest, CaptchaFormError):
             raise
         except Exception as error:
             raise CaptchaUnsolved(

@@ -12,6 +12,7 @@ from scrapy_acecaptcha.crawl.captcha_page import shows_captcha
 from scrapy_acecaptcha.crawl.evidence import matches
 from scrapy_acecaptcha.crawl.inner_requests import InnerRequests
 from scrapy_acecaptcha.crawl.pages import page_of
+from scrapy_acecaptcha.crawl.waiting import Stopped
 from scrapy_acecaptcha.errors import CaptchaError, CaptchaFormError
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import frame_steps, select
@@ -32,7 +33,7 @@ async def enter_frame(requests: InnerRequests, page: Response, rule: CaptchaRule
             return page
         try:
             document = await requests.frame(document, url, hosts=rule.hosts)
-        except CaptchaError:
+        except (Stopped, CaptchaError):
             raise
         except Exception as error:
             raise CaptchaFormError(

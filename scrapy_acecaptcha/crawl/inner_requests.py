@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from scrapy.http import Response
     from typing_extensions import Self
 
+    from scrapy_acecaptcha.crawl.waiting import Waits
+
 INNER = "_acecaptcha_inner"  # request.meta key of requests made in here
 _PAGE = "page"  # in meta[INNER]: the page that named the address; none for the spider's own
 _HOSTS = "hosts"  # in meta[INNER]: other hosts that the rule allows
@@ -99,12 +101,15 @@ class InnerRequests:
         self._find_referer = find_referer
 
     @classmethod
-    def from_crawler(cls, crawler: Crawler) -> Self:
-        """Make one that goes through *crawler*, whose engine may still be to come."""
+    def from_crawler(cls, crawler: Crawler, waits: Waits) -> Self:
+        """Make one that goes through *crawler*, whose engine may still be to come.
+
+        Its downloads end with the crawl, by Stopped.
+        """
 
         def download(request: Request) -> Awaitable[Response]:
             assert crawler.engine is not None
-            return crawler.engine.download_async(request)
+            return waits.for_download(partial(crawler.engine.download_async, request))
 
         return cls(download, partial(crawler.get_spider_middleware, RefererMiddleware))
 

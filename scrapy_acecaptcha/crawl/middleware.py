@@ -70,8 +70,8 @@ class AceCaptchaMiddleware(SolverOwner):
         self._healths = RuleHealths(
             rules, whole_number(settings, "ACECAPTCHA_MAX_REFUSED", MAX_REFUSED, least=0)
         )
-        self._inner_requests = InnerRequests.from_crawler(crawler)
         self._waits = Waits()
+        self._inner_requests = InnerRequests.from_crawler(crawler, self._waits)
         self._failure = FailurePolicy(crawler, self._waits, self._count)
         self.solver: CrawlSolver = CrawlSolver(
             crawler, self._waits, self._failure, needed=len(rules) > 0
@@ -191,7 +191,7 @@ class AceCaptchaMiddleware(SolverOwner):
             try:
                 response.request = response.request or original_request(request)
                 response = await enter_frame(self._inner_requests, response, rule)
-            except AceCaptchaError as error:
+            except (Stopped, AceCaptchaError) as error:
                 return self._failure.request_after(original_request(request), error)
         is_captcha = shows_captcha(response, rule)
         self._healths.page_seen(request.url, rule, response, is_captcha)

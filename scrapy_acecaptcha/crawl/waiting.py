@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from scrapy.utils.asyncio import call_later, is_asyncio_available
-from scrapy.utils.defer import maybe_deferred_to_future
-from twisted.internet.defer import Deferred
+from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from twisted.internet.defer import CancelledError, Deferred
 
 T = TypeVar("T")
 
-GRACE_SECONDS = 3.0  # for a call under way when the crawl stops
+GRACE_SECONDS = 3.0  # for a call or a download under way when the crawl stops
 SPACING_SECONDS = 0.005  # between two answers: Scrapy needs as long for one captcha's downloads
 Handler = Callable[[Deferred[None]], None]
 
@@ -33,16 +33,25 @@ class Waits:
         self._pending: set[Deferred[None]] = set()
         self._answered: deque[Deferred[None]] = deque()
         self._resting = False
+        self._downloads: set[Deferred[Any]] = set()
         self.stopped = False
+        self._is_over = False  # GRACE_SECONDS after that
 
     def __len__(self) -> int:
         return len(self._pending)
 
     def stop(self) -> None:
         """Raise Stopped wherever something is awaited, now and from now on."""
-        self.stopped = True
+        if not self.stopped:
+            self.stopped = True
+            call_later(GRACE_SECONDS, self._cancel_downloads)
         for pending in list(self._pending):
             fire(pending)
+
+    def _cancel_downloads(self) -> None:
+        self._is_over = True
+        for download in list(self._downloads):
+            download.cancel()
 
     async def on(self, event: Deferred[None]) -> None:
         """Wait until *event* is fired.
@@ -86,6 +95,28 @@ class Waits:
             if not future.done():
                 raise
         return future.result()
+
+    async def for_download(self, start: Callable[[], Awaitable[T]]) -> T:
+        """Start a download and wait for it.
+
+        When the crawl stops, it has GRACE_SECONDS left, as it may bring the answer to a captcha
+        that was paid for. Then it is cancelled: Scrapy waits for every download that is under way,
+        which may take as long as DOWNLOAD_TIMEOUT.
+
+        :raises Stopped: the crawl has stopped
+        """
+        if self._is_over:
+            raise Stopped
+        download: Deferred[T] = deferred_from_coro(start())
+        self._downloads.add(download)
+        try:
+            return await maybe_deferred_to_future(download)
+        except (asyncio.CancelledError, CancelledError):
+            if self._is_over:
+                raise Stopped from None
+            raise
+        finally:
+            self._downloads.discard(download)
 
     def _pass_on(self, event: Deferred[None]) -> None:
         """Fire *event*, a little after the one before it.
