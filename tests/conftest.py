@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+import hypothesis
 import pytest
 
 from scripts.browser import find_browser
@@ -14,6 +15,13 @@ from scripts.prepare_tests import find_redis, in_ci
 from tests.redis_server import RedisServer
 from tests.site import RULES, CaptchaSite
 from tests.stub import ApiStub
+
+# The same examples in every run; `pytest --hypothesis-profile=search` looks for other ones.
+hypothesis.settings.register_profile(
+    "suite", derandomize=True, database=None, deadline=None, max_examples=50
+)
+hypothesis.settings.register_profile("search", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile("suite")
 
 # A test that asks for one of these needs Chromium, or Redis, and is marked so.
 NEEDS = {

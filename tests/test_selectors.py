@@ -246,7 +246,7 @@ def compounds_of(element: Any) -> st.SearchStrategy[str]:
 
 
 @given(st.data(), elements())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_matches_has_one_of_the_words(data: st.DataObject, source: str) -> None:
     page = Selector(source, type="html")
     element = data.draw(st.sampled_from([match.root for match in page.xpath("//*[@*]")]))

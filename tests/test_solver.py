@@ -340,7 +340,7 @@ class StartOf(SearchSpider):
 
 
 class TestInACrawl:
-    @pytest.mark.parametrize("concurrency", [1, 8, 32])
+    @pytest.mark.parametrize("concurrency", [1, 32])
     @ensureDeferred
     async def test_a_captcha_that_no_rule_describes(
         self, search: JsonApi, settings: Any, path: Path, concurrency: int

@@ -35,16 +35,13 @@ ALL_300 = [f"Record {i}" for i in range(300)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("concurrency", [1, 16, 64])
 @pytest.mark.parametrize("wall", ["inplace", "redirect", "through", "metarefresh", "hidden"])
 @ensureDeferred
 async def test_a_cold_start_pays_once(
-    site: CaptchaSite, api: ApiStub, settings: Any, wall: str, concurrency: int
+    site: CaptchaSite, api: ApiStub, settings: Any, wall: str
 ) -> None:
-    crawl = await run_crawl(
-        [f"{site.url}/{wall}/?n=300"], settings(wall, CONCURRENT_REQUESTS=concurrency)
-    )
-    assert crawl.records == ALL_300
+    crawl = await run_crawl([f"{site.url}/{wall}/?n=200"], settings(wall, CONCURRENT_REQUESTS=64))
+    assert crawl.records == ALL_300[:200]
     assert len(api.calls) == 1
     assert (site.stats[wall]["wrong"], site.stats[wall]["spoiled"]) == (0, 0)
 
@@ -172,18 +169,18 @@ async def test_failing_pages_are_retried_beside_the_gate(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("concurrency", "at_most"), [(1, 31), (8, 60)])
+@pytest.mark.parametrize(("concurrency", "at_most"), [(1, 11), (8, 20)])
 @ensureDeferred
 async def test_a_wall_that_asks_again_after_ten_pages(
     site: CaptchaSite, api: ApiStub, settings: Any, concurrency: int, at_most: int
 ) -> None:
     site.every_k = 10
     crawl = await run_crawl(
-        [f"{site.url}/every_k/?n=300"],
+        [f"{site.url}/every_k/?n=100"],
         settings("every_k", CONCURRENT_REQUESTS=concurrency, RETRY_TIMES=3),
     )
-    assert crawl.records == ALL_300
-    assert 30 <= len(api.calls) <= at_most
+    assert crawl.records == ALL_300[:100]
+    assert 10 <= len(api.calls) <= at_most
     assert site.stats["every_k"]["spoiled"] == 0
 
 
@@ -330,7 +327,7 @@ async def test_when_nobody_can_lead_everybody_gets_the_error(
     ids=["select", "none"],
 )
 @pytest.mark.slow
-@pytest.mark.parametrize(("scenario", "n"), [("inplace", 100), ("query", 20), ("through", 40)])
+@pytest.mark.parametrize(("scenario", "n"), [("query", 20), ("through", 40)])
 def test_other_reactors(
     site: CaptchaSite,
     api: ApiStub,

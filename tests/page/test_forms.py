@@ -305,8 +305,6 @@ def pages(draw: st.DrawFn) -> str:
 
 @settings(
     max_examples=40,
-    deadline=None,
-    derandomize=True,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )
