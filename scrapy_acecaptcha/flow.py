@@ -25,6 +25,10 @@ Step = Union[Steps[T], Awaitable[T], T]  # noqa: UP007 - 3.10 cannot subscript T
 Outcome = Literal["accepted", "rejected", "unreadable", "unsent"]
 
 
+class ImageReplaced(Exception):
+    """The page has replaced the image while it was read."""
+
+
 class Challenge(Protocol):
     """A captcha in front of us, as a front end sees it."""
 
@@ -38,7 +42,10 @@ class Challenge(Protocol):
         """Fetch the captcha's image; exactly once, as a second download is another captcha."""
 
     def submit(self, answer: str) -> Step[None]:
-        """Fill in the form and send it."""
+        """Fill in the form and send it.
+
+        :raises ImageReplaced: another image is asked for by now, so nothing was sent
+        """
 
     def solved(self) -> Step[bool | None]:
         """Tell whether the site took the answer; None if nothing was sent, or nothing was said."""
@@ -79,25 +86,28 @@ def solve(
 
     :param read: image in, text out
     :param tell: told what became of each text that was read
-    :param max_attempts: images to read at most
+    :param max_attempts: answers to submit at most. As many images may be read for nothing, because
+        the page has replaced them meanwhile
     :raises CaptchaUnsolved: the attempts are used up
     """
     started = time.monotonic()
-    told: Counter[Outcome] = Counter()
+    told: Counter[str] = Counter()
     while True:
         image = yield challenge.image()
         text = yield read(image)
         answer = challenge.rule.clean(text)
-        outcome: Outcome = "unreadable"
+        outcome: Outcome | Literal["stale"] = "unreadable"
         if answer is not None:
             outcome = yield from _attempt(challenge, answer, tell)
-        tell(outcome)
+        tell("unsent" if outcome == "stale" else outcome)
         told[outcome] += 1
-        submitted = told.total() - told["unreadable"]
+        submitted = told.total() - told["unreadable"] - told["stale"]
         if outcome == "accepted":
             return CaptchaResult(answer or "", submitted, time.monotonic() - started, image)
-        if told.total() >= max_attempts:
+        if told["stale"] > max_attempts or told.total() - told["stale"] >= max_attempts:
             unsent = f"{told['unsent']} answers not sent, " if told["unsent"] else ""
+            if told["stale"]:
+                unsent += f"{told['stale']} images replaced by the page while they were read, "
             raise CaptchaUnsolved(
                 f"The captcha was not solved: {told['rejected']} answers refused, "
                 f"{told['unreadable']} images unreadable, {unsent}the last one read as {text!r}",
@@ -112,11 +122,13 @@ def solve(
 
 def _attempt(
     challenge: Challenge, answer: str, tell: Callable[[Outcome], object]
-) -> Steps[Outcome]:
+) -> Steps[Outcome | Literal["stale"]]:
     """Submit *answer* and tell what became of it, whatever goes wrong on the way."""
     try:
         yield challenge.submit(answer)
         solved = yield challenge.solved()
+    except ImageReplaced:
+        return "stale"
     except BaseException:
         tell("unsent")
         raise

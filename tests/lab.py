@@ -9,6 +9,8 @@ with Lab() as lab:
 
 from __future__ import annotations
 
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from flask import Flask, Response, jsonify, redirect, request
@@ -47,6 +49,7 @@ class Lab:
             "/record", "record", view_func=lambda: Response(self.record[0], headers=self.record[1])
         )
         app.add_url_rule("/slow", view_func=self._slow)
+        app.add_url_rule("/events", view_func=self._events)
         self._server = Server(app)
         self.url = self._server.url + "/"
 
@@ -60,6 +63,7 @@ class Lab:
         self.loads = 0
         self.expected = ""
         self.hold: Any = None  # an Event that /slow waits for
+        self.events: SimpleQueue[str] = SimpleQueue()  # what /events tells the page
 
     def __enter__(self) -> Lab:
         self._server.start()
@@ -103,6 +107,13 @@ class Lab:
 
     def _check(self) -> Response:
         return jsonify(ok=self._is_right())
+
+    def _events(self) -> Response:
+        """What a test tells the page, as server-sent events; one to a connection."""
+        with suppress(Empty):
+            told = self.events.get(timeout=5)
+            return Response(f"retry: 50\ndata: {told}\n\n", mimetype="text/event-stream")
+        return Response("retry: 50\n\n", mimetype="text/event-stream")
 
     def _slow(self) -> str:
         if self.hold is not None:

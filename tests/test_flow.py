@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scrapy_acecaptcha.errors import CaptchaError, CaptchaUnsolved
-from scrapy_acecaptcha.flow import CaptchaResult, Steps, drive, drive_async, solve
+from scrapy_acecaptcha.flow import CaptchaResult, ImageReplaced, Steps, drive, drive_async, solve
 from scrapy_acecaptcha.rules import CaptchaRule
 from tests.event_loop import run
 
@@ -92,6 +92,32 @@ def test_wrong_then_right() -> None:
     assert solving.told == ["rejected"]
     assert facts(solving.end(True)) == ("y", 2, b"2")
     assert solving.told == ["rejected", "accepted"]
+
+
+def replaced(solving: Solve) -> Any:
+    """The step that follows when another image stands there as the answer is to be sent."""
+    return solving.steps.throw(ImageReplaced())
+
+
+def test_an_image_that_the_page_replaces_is_no_attempt() -> None:
+    solving = Solve(max_attempts=1)
+    solving.say(b"1", "x")
+    assert replaced(solving) == ("renew",)
+    solving.say(True, b"2", "y", None)
+    assert facts(solving.end(True)) == ("y", 1, b"2")
+    assert solving.told == ["unsent", "accepted"]
+
+
+def test_a_page_that_replaces_each_image_is_not_paid_for_without_end() -> None:
+    solving = Solve(max_attempts=2)
+    solving.say(b"1", "x")
+    for image in (b"2", b"3"):
+        assert replaced(solving) == ("renew",)
+        solving.say(True, image, "y")
+    with pytest.raises(CaptchaUnsolved, match="3 images replaced") as caught:
+        replaced(solving)
+    assert caught.value.attempts == 0
+    assert solving.told == ["unsent"] * 3
 
 
 def test_unreadable_then_right() -> None:

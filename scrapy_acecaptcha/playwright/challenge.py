@@ -20,7 +20,7 @@ from scrapy_acecaptcha.errors import (
     CaptchaUnsolved,
     RuleError,
 )
-from scrapy_acecaptcha.flow import Steps
+from scrapy_acecaptcha.flow import ImageReplaced, Steps
 from scrapy_acecaptcha.page.images import DEFAULT_MAX_BYTES
 from scrapy_acecaptcha.playwright.answer import Answer
 from scrapy_acecaptcha.playwright.form import Control, PageForm
@@ -218,17 +218,19 @@ class PageChallenge:
             yield self.sight.pause()
 
     def submit(self, answer: str) -> Steps[None]:
-        """Type the answer and send the form, unless the image is another one by now.
+        """Type the answer and send the form.
 
+        :raises ImageReplaced: the image is another one by now, so nothing was typed
         :raises CaptchaNotFound: the captcha has gone
         :raises RuleError: the form or one of its fields cannot be found
         :raises CaptchaFormError: the page does not let us fill in or send the form
         """
         yield self._must_show()
         self._answer.text = answer
-        if not self._is_stale:
-            yield self._come_to_front()
-            yield self._send(answer)
+        if self._is_stale:
+            raise ImageReplaced
+        yield self._come_to_front()
+        yield self._send(answer)
 
     def _must_show(self) -> Steps[None]:
         """See whether the image that was read is still there to be answered."""
@@ -265,11 +267,9 @@ class PageChallenge:
 
     # The verdict
 
-    def solved(self) -> Steps[bool | None]:
-        """Wait for the page to say whether it took the answer; None if nothing was sent."""
-        seen: Seen | None = yield self.reaction()
-        if seen is None:
-            return None
+    def solved(self) -> Steps[bool]:
+        """Wait for the page to say whether it took the answer."""
+        seen: Seen = yield self.reaction()
         if seen.kind == "file":  # loading the page again would not bring it once more
             return True
         verdict = judge(self.rule, seen, None)
@@ -286,14 +286,12 @@ class PageChallenge:
         yield self.refused()
         return False
 
-    def reaction(self) -> Steps[Seen | None]:
-        """Wait for what the page makes of the answer; None if it was not typed.
+    def reaction(self) -> Steps[Seen]:
+        """Wait for what the page makes of the answer.
 
         :raises CaptchaUnsolved: the page does not send it
         """
         self._patience = 0.0
-        if self._is_stale:
-            return None
         seen: Seen | None = yield self._answer.wait()
         if seen is None and (yield self._is_unchanged()):
             # Pages are deaf until their scripts have run: once more, which costs nothing.

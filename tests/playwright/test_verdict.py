@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from scrapy_acecaptcha import CaptchaNotFound, CaptchaUnsolved
 from scrapy_acecaptcha.flow import Steps
 from scrapy_acecaptcha.playwright import solve_captcha, watch_captchas
 from tests.browsers import both_apis, on_page
-from tests.lab import IMAGE, REST, form
+from tests.lab import IMAGE, REST, Lab, form
 from tests.playwright.conftest import RULE
 
 WRONG = "XXXXX"
@@ -58,17 +59,44 @@ def test_what_the_user_typed_is_there_again(
     assert [(sent["q"], sent.get("all")) for sent in lab.sent] == [(["mine"], ["on"])] * 2
 
 
+# Whenever the API is asked, the page gets another image before the text is there.
+REPLACES = (
+    form()
+    + """<script>
+    const follow = new EventSource("/events");
+    follow.onmessage = () => document.querySelector("#captcha").src = "/captcha.png?" + Date.now();
+</script>"""
+)
+
+
+def replace_image(lab: Lab, image: bytes) -> str:
+    """What the API reads, once the page shows another image."""
+    drawn = len(lab.images)
+    lab.events.put("replace")
+    give_up = time.monotonic() + 10
+    while len(lab.images) == drawn and time.monotonic() < give_up:
+        time.sleep(0.01)
+    return lab.gallery.answer(image) or ""
+
+
 def test_an_image_that_changes_while_it_is_read_is_read_again(
-    visit: Any, lab: Any, lab_api: Any
+    visit: Any, lab: Lab, lab_api: Any
 ) -> None:
-    lab.page = form() + (
-        "<script>setTimeout(() => document.querySelector('#captcha').src = '/captcha.png?2', 900)"
-        "</script>"
-    )
-    lab_api.latency = 1.0
-    result, text = visit()
-    assert (text, len(lab.sent), len(lab_api.calls)) == ("Record 1", 1, 2)
+    lab.page = REPLACES
+    lab_api.script += [lambda image: replace_image(lab, image)]
+    result, text = visit(max_attempts=1)
+    assert (text, len(lab.sent), len(lab_api.calls), result.attempts) == ("Record 1", 1, 2, 1)
     assert result.answer == lab.sent[0]["code"][0]
+
+
+def test_images_that_change_whenever_they_are_read_are_paid_for_within_bounds(
+    visit: Any, lab: Lab, lab_api: Any
+) -> None:
+    lab.page = REPLACES
+    lab_api.script += [lambda image: replace_image(lab, image)] * 9
+    with pytest.raises(CaptchaUnsolved, match="3 images replaced by the page"):
+        visit(max_attempts=2)
+    assert (len(lab.sent), len(lab_api.calls)) == (0, 3)
 
 
 def test_a_page_that_goes_elsewhere_meanwhile_is_no_yes(visit: Any, lab: Any, lab_api: Any) -> None:
