@@ -14,6 +14,7 @@ from scrapy_acecaptcha.flow import CaptchaResult, Outcome, Steps
 from scrapy_acecaptcha.recognition.budget import Budget
 from scrapy_acecaptcha.recognition.client import AceCaptchaClient
 from scrapy_acecaptcha.recognition.journal import Journal
+from scrapy_acecaptcha.recognition.local import ReadLocally
 from scrapy_acecaptcha.recognition.recognizer import Origin, Reading, Recognizer
 from scrapy_acecaptcha.recognition.turns import Turns
 from scrapy_acecaptcha.recognition.waits import AsyncioWaits, BlockingWaits, Waits
@@ -65,9 +66,11 @@ class Solver:
     :param journal: path of the SQLite journal, None for none
     :param budget: most API calls, 0 for no limit; with a journal, calls of a run that was broken
         off count
+    :param local_reader: reads first, for nothing, where that has proved worth it: ``ddddocr``
+        (extra ``local``), a callable that takes bytes and returns a str or None, or its dotted path
     :param max_attempts: answers to submit for one captcha, unless its rule says otherwise
     :param name: what the journal calls this script
-    :raises SettingsError: there is no token, or the journal cannot be opened
+    :raises SettingsError: there is no token or no such reader, or the journal cannot be opened
     """
 
     _budget_name = "the Solver's argument `budget`"
@@ -79,6 +82,7 @@ class Solver:
         client: AceCaptchaClient | None = None,
         journal: str | os.PathLike[str] | Journal | None = None,
         budget: int | Budget = 0,
+        local_reader: str | ReadLocally | None = None,
         max_attempts: int = DEFAULT_MAX_ATTEMPTS,
         name: str = "script",
     ) -> None:
@@ -96,7 +100,11 @@ class Solver:
             spent = journal.spent(self._account) if journal and self._account else 0
             budget = Budget(budget, spent=spent, name=self._budget_name)
         self.recognizer = Recognizer(
-            self.client, budget=budget, journal=journal, account=self._account
+            self.client,
+            budget=budget,
+            journal=journal,
+            account=self._account,
+            local_reader=local_reader,
         )
         self._turns = Turns()
         self._waits: Waits = AsyncioWaits()
@@ -147,7 +155,7 @@ class Solver:
 
     @property
     def counts(self) -> Counter[str]:
-        """What happened so far: api_requests, rejected, unreadable, reused, api_errors/CODE."""
+        """What happened so far, by the names of the crawl's stats: api_requests, rejected ..."""
         return self.recognizer.counts
 
     # One image
@@ -246,7 +254,13 @@ class Solver:
         """
         rule = challenge.rule
         origin = Origin.of(
-            challenge.url, self.name, selector=rule.image, budget=rule.budget, account=account
+            challenge.url,
+            self.name,
+            selector=rule.image,
+            budget=rule.budget,
+            account=account,
+            clean=rule.clean,
+            is_judged=True,
         )
         reader = _Reader(self.recognizer, origin, waits or self._waits)
         return flow.solve(challenge, reader.read, reader.tell, self.attempts_for(challenge) - used)
@@ -266,16 +280,18 @@ class _Reader:
         self._origin = origin
         self._waits = waits
         self._last: Reading | None = None
+        self._local = True  # False right after a local text: then the API reads the fresh image
 
     def read(self, image: bytes) -> Steps[Reading]:
         self._last = None
         self._last = yield from self._recognizer.read(
-            _checked_image(image), self._origin, self._waits
+            _checked_image(image), self._origin, self._waits, local=self._local
         )
         return self._last
 
     def tell(self, outcome: Outcome) -> None:
         if self._last is not None:
+            self._local = not self._last.is_local
             self._last.tell(outcome)
 
 

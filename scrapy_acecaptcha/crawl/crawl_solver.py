@@ -51,6 +51,7 @@ class CrawlSolver(Solver):
             client=client,
             journal=open_journal(settings),
             budget=_budget(settings, name),
+            local_reader=settings.get("ACECAPTCHA_LOCAL_READER"),
             max_attempts=whole_number(
                 settings, "ACECAPTCHA_MAX_ATTEMPTS", DEFAULT_MAX_ATTEMPTS, least=1
             ),

@@ -31,6 +31,18 @@ _PRUNE = """
 DELETE FROM calls WHERE id IN (SELECT id FROM calls WHERE time < ? ORDER BY time LIMIT 500)
 """
 
+_VERDICTS = {
+    "api": """
+        SELECT outcome = 'accepted' FROM calls WHERE host = ?
+        AND outcome IN ('accepted', 'rejected') ORDER BY id DESC LIMIT 100
+    """,
+    "local": """
+        SELECT outcome = 'accepted' FROM free_readings WHERE host = ?
+        AND source IN ('local', 'compared') AND outcome IN ('accepted', 'rejected')
+        ORDER BY id DESC LIMIT 100
+    """,
+}
+
 
 class Account(NamedTuple):
     """What the calls of one crawl are counted by, over its pauses.
@@ -255,7 +267,8 @@ class Journal(Closing):
     def note_free_reading(self, account: Account, host: str, source: str, outcome: Outcome) -> None:
         """Write down what became of a text that came from the journal or from a local reader.
 
-        :param source: ``journal`` or ``local``
+        :param source: ``journal``, ``local``, or ``compared``: read on this machine only to see
+            what would have become of it
         """
         self._note(
             "INSERT INTO free_readings (time, spider, host, source, outcome)"
@@ -267,19 +280,19 @@ class Journal(Closing):
             outcome,
         )
 
-    def verdicts(self, host: str, source: str) -> Future[list[str]]:
-        """Return, in time, what *host* said to the newest texts of *source*: at most 100.
+    def verdicts(self, host: str) -> Future[dict[str, list[bool]]]:
+        """Return, in time, what *host* accepted of the newest texts, at most 100 of each kind.
 
-        :param source: ``local`` or ``api``
+        :returns: the oldest first, of ``api`` and of ``local`` (those compared included)
         """
-        table = "calls" if source == "api" else "free_readings"
-        which = "" if source == "api" else " AND source = ?2"
-        sql = (
-            f"SELECT outcome FROM {table} WHERE host = ?1{which}"  # noqa: S608 - our own names
-            " AND outcome IN ('accepted', 'rejected') ORDER BY id DESC LIMIT 100"
-        )
-        values = (_text(host), source)[: 1 if source == "api" else 2]
-        return self._do(lambda db: [row[0] for row in db.execute(sql, values)][::-1])
+
+        def read(db: sqlite3.Connection) -> dict[str, list[bool]]:
+            return {
+                kind: [accepted for (accepted,) in db.execute(sql, [_text(host)])][::-1]
+                for kind, sql in _VERDICTS.items()
+            }
+
+        return self._do(read)
 
     def latencies(self) -> Future[list[float]]:
         """Return, in time, the seconds that the newest calls took: at most 100."""
@@ -302,6 +315,7 @@ class Journal(Closing):
         pruned = 0
         while deleted := self._do(lambda db: db.execute(_PRUNE, (oldest,)).rowcount).result():
             pruned += deleted
+        self._note("DELETE FROM free_readings WHERE time < ?", oldest)
         return pruned
 
     # The thread

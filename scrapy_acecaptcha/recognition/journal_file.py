@@ -55,14 +55,16 @@ CREATE TABLE IF NOT EXISTS free_readings (  -- texts that nobody was paid for
     time REAL NOT NULL,
     spider TEXT NOT NULL,
     host TEXT NOT NULL,
-    source TEXT NOT NULL,  -- journal or local
+    source TEXT NOT NULL,  -- journal, local or compared
     outcome TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS calls_counted ON calls (account, rule);
 CREATE INDEX IF NOT EXISTS calls_by_age ON calls (time);
 CREATE INDEX IF NOT EXISTS calls_reusable ON calls (host, sha256)
     WHERE outcome = 'accepted' AND NOT withdrawn;
-CREATE INDEX IF NOT EXISTS free_readings_by_host ON free_readings (host, source);
+CREATE INDEX IF NOT EXISTS calls_judged ON calls (host)
+    WHERE outcome IN ('accepted', 'rejected');
+CREATE INDEX IF NOT EXISTS free_readings_by_host ON free_readings (host);
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;

@@ -1,4 +1,4 @@
-"""One image's way to its text: journal, circuit breaker, budgets and the API, in this order."""
+"""One image's way to its text: journal, local reader, circuit breaker, budgets and the API."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from scrapy_acecaptcha.errors import ApiError, BudgetExhausted, CaptchaUnsolved
 from scrapy_acecaptcha.recognition.budget import Budget
 from scrapy_acecaptcha.recognition.circuit_breaker import CircuitBreaker
+from scrapy_acecaptcha.recognition.local import LocalReader, ReadLocally
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,14 +29,20 @@ class Reading(str):
 
     Tell it what the site said, so that the journal and the report have it, and so that the text is
     used again where the very same image comes back.
+
+    :param is_local: it was read on this machine
     """
 
     _tell: Callable[[Outcome], object]
+    is_local: bool
 
-    def __new__(cls, text: str, tell: Callable[[Outcome], object]) -> Self:
+    def __new__(
+        cls, text: str, tell: Callable[[Outcome], object], *, is_local: bool = False
+    ) -> Self:
         """Make a reading whose fate *tell* writes down."""
         reading = super().__new__(cls, text)
         reading._tell = tell
+        reading.is_local = is_local
         return reading
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -63,6 +70,8 @@ class Origin:
     :param selector: of the image, for error messages
     :param budget: most calls for *account*, 0 for no limit
     :param account: the rule whose budget it is, by default *host*
+    :param clean: fits a text to the rule, None if it does not fit
+    :param is_judged: somebody will tell what became of the text, whatever happens
     """
 
     url: str
@@ -70,6 +79,8 @@ class Origin:
     selector: str = ""
     budget: int = 0
     account: str = ""
+    clean: Callable[[str], str | None] = str
+    is_judged: bool = False
 
     @classmethod
     def of(cls, url: str, default: str, **fields: Any) -> Self:
@@ -85,6 +96,7 @@ class Recognizer:
     :param budget: of all calls
     :param journal: None for none
     :param account: what the journal counts the calls by
+    :param local_reader: reads first, see :class:`LocalReader`
     """
 
     def __init__(
@@ -94,6 +106,7 @@ class Recognizer:
         budget: Budget,
         journal: Journal | None,
         account: Account | None,
+        local_reader: str | ReadLocally | None = None,
     ) -> None:
         self.client = client
         self.budget = budget
@@ -105,10 +118,13 @@ class Recognizer:
         self._counts: Counter[str] = Counter()
         self._rule_budgets: dict[str, Budget] = {}
         self._lock = threading.Lock()
+        self._local: LocalReader | None = None
+        if local_reader:
+            self._local = LocalReader(local_reader, self.books, self.count)
 
     @property
     def counts(self) -> Counter[str]:
-        """What happened so far: api_requests, rejected, unreadable, reused, api_errors/CODE."""
+        """What happened so far: api_requests, rejected, unreadable, reused, local_accepted ..."""
         with self._lock:
             return self._counts.copy()
 
@@ -117,9 +133,12 @@ class Recognizer:
         with self._lock:
             self._counts[event] += 1
 
-    def read(self, image: bytes, origin: Origin, waits: Waits) -> Steps[Reading]:
+    def read(
+        self, image: bytes, origin: Origin, waits: Waits, *, local: bool = True
+    ) -> Steps[Reading]:
         """Return the text in *image*, from the journal if it has been read and accepted before.
 
+        :param local: False where a local text was refused just now: the API is to read
         :raises ApiError: the API said no
         :raises BudgetExhausted: the budget of all calls is used up
         :raises CaptchaUnsolved: the rule's budget is used up
@@ -130,20 +149,35 @@ class Recognizer:
             if known is not None:
                 self.count("reused")
                 return Reading(known, lambda outcome: self._tell_reused(image, origin, outcome))
+        read_here = None
+        if self._local is not None:
+            read_here = yield from self._local.read(image, origin, waits, submit=local)
+            if read_here.text is not None:
+                return Reading(read_here.text, read_here.tell, is_local=True)
         call = _Call(self, image, origin)
+        text = yield from self._ask_api(image, call, waits)
+
+        def tell(outcome: Outcome) -> None:
+            call.tell(outcome)
+            if read_here is not None:
+                read_here.compare(text, outcome)
+
+        return Reading(text, tell)
+
+    def _ask_api(self, image: bytes, call: _Call, waits: Waits) -> Steps[str]:
         since = time.monotonic()
         while pause := self.circuit_breaker.pause(call, since):
             yield waits.sleep(pause)
         error: BaseException | None = None
         try:
             self.check_may_call()
-            text = yield waits.for_thread(self.client.recognize_in_thread(image, meter=call))
+            text: str = yield waits.for_thread(self.client.recognize_in_thread(image, meter=call))
+            return text
         except BaseException as raised:
             error = raised
             raise
         finally:
             self.circuit_breaker.leave(call, error)
-        return Reading(text, call.tell)
 
     def pay(self, origin: Origin) -> None:
         """Take one call from the budgets, before it is sent.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import math
 import random
 import socket
@@ -17,15 +16,15 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 try:
-    import ddddocr
     from flask import Flask, Response, jsonify, request
     from PIL import Image
     from waitress import create_server, wasyncore
     from werkzeug.exceptions import HTTPException
+
+    from scrapy_acecaptcha.recognition import ocr
 except ImportError as error:
     raise ImportError(
         f"The sandbox needs its extra ({error}): pip install 'scrapy-acecaptcha[sandbox]'"
@@ -57,10 +56,6 @@ _LATE = "task"
 
 FAILURES = (*_ERRORS, _LATE)
 """What the parameter ``fail`` may name: the API's error codes, and ``task`` for a late answer."""
-
-_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
-_DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
-_SIDES = range(8, 4097)  # pixels; ddddocr scales to a height of 64, a flat image would grow huge
 
 
 def create_app(
@@ -250,7 +245,7 @@ class _Api:
         return None
 
     def _read(self, data: bytes, image: Image.Image) -> str:
-        text = self.recognise(data) if self.recognise else _read_text(image)
+        text = self.recognise(data) if self.recognise else ocr.read(image)
         with self._lock:
             self.charged += 1
         return text
@@ -324,37 +319,11 @@ def _image_in_body() -> tuple[bytes, Image.Image]:
     except (binascii.Error, ValueError):  # ValueError: not ASCII
         raise _Refusal("bad_request", "`image` is not base64; it has no data: prefix.") from None
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.width not in _SIDES or image.height not in _SIDES:
-                raise _Refusal(
-                    "bad_request",
-                    f"`image` has {image.width} x {image.height} pixels; each side must have "
-                    f"{_SIDES.start} to {_SIDES.stop - 1}.",
-                )
-            return data, _on_white(image)
-    except _DAMAGED:
+        return data, ocr.on_white(data)
+    except ocr.UnfitSize as error:
+        raise _Refusal("bad_request", f"`image` has {error}.") from None
+    except ocr.DAMAGED:
         raise _Refusal("bad_request", "`image` is not an image.") from None
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """Draw an image as a browser shows it: of an animation its first frame."""
-    layer = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-
-
-_ocr_lock = threading.Lock()
-
-
-@cache
-def _ocr() -> Any:
-    return ddddocr.DdddOcr(show_ad=False)  # no advertisement on stdout
-
-
-def _read_text(image: Image.Image) -> str:
-    # One at a time: ddddocr rewrites its table of characters on every call.
-    with _ocr_lock:
-        text: str = _ocr().classification(image)
-    return text.encode("ascii", "ignore").decode()  # it knows Chinese as well, the API does not
 
 
 def _new_id() -> str:
