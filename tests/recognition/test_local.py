@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pytest_twisted import ensureDeferred
@@ -206,7 +206,7 @@ class TestScript:
         api.answers = bytes.decode
 
         async def together(solver: Solver) -> None:
-            await asyncio.gather(*(solver.solve(_Slow(c)) for c in challenges))
+            await asyncio.gather(*(solver.solve(cast(Any, _Slow(c))) for c in challenges))
 
         with Solver(client=client, local_reader=lambda _: "amiss") as solver:
             run(together(solver))
