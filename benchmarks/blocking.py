@@ -8,6 +8,7 @@ counter in the meta ends it after three attempts.
 from __future__ import annotations
 
 import base64
+import os
 from typing import TYPE_CHECKING, cast
 
 import requests
@@ -19,18 +20,21 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 MAX_ATTEMPTS = 3
+BASE_URL_VARIABLE = "ACEDATACLOUD_API_BASE_URL"
 
 
 class BlockingCaptchaMiddleware:
     """Solves the captcha of a page while the whole crawl waits."""
 
-    def __init__(self, api_url: str) -> None:
-        self.api_url = api_url
+    def __init__(self, crawler: Crawler) -> None:
+        base = crawler.settings["ACECAPTCHA_API_BASE_URL"] or os.environ[BASE_URL_VARIABLE]
+        self.api_url = f"{base}/captcha/recognition/image2text"
+        self._stats = crawler.stats
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Read the API's address from the settings."""
-        return cls(crawler.settings["ACECAPTCHA_API_BASE_URL"] + "/captcha/recognition/image2text")
+        """Scrapy's way to make a middleware."""
+        return cls(crawler)
 
     def process_response(self, request: Request, response: Response) -> Request | Response:
         """Answer the captcha, if there is one."""
@@ -41,6 +45,7 @@ class BlockingCaptchaMiddleware:
         if attempts >= MAX_ATTEMPTS:
             return response
         image = requests.get(response.urljoin(source), headers=self._session(request, response))
+        self._stats.inc_value("usual/api_requests")
         reply = requests.post(
             self.api_url,
             json={"image": base64.b64encode(image.content).decode()},

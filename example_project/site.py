@@ -1,13 +1,15 @@
-"""The three sites that the example crawls: ``python -m example_project.site``.
+"""The sites that the example crawls: ``python -m example_project.site``.
 
 The register of companies shows its list to everybody, but a record only to a visitor who has read
 a captcha; one captcha opens a number of records. The county court's search wants one per query. The
-tender portal draws its captcha on a canvas and sends the answer by fetch(): it needs a browser.
+office of building permits has a JSON API, as single-page applications do. The tender portal draws
+its captcha on a canvas and sends the answer by fetch(): it needs a browser.
 As on most real sites, each visitor owes one answer: a new image replaces it, an attempt uses it up.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import secrets
@@ -153,22 +155,50 @@ def create_tenders() -> Flask:
     return app
 
 
+def create_permits() -> Flask:
+    """Make the office of building permits: a JSON API that wants a captcha for each query."""
+    app = Flask(__name__)
+    painter = ImageCaptcha(width=160, height=60)
+    answers: dict[str, str] = {}
+
+    @app.get("/api/captcha")
+    def captcha() -> Response:
+        number = secrets.token_hex(8)
+        answers[number] = "".join(secrets.choice("0123456789") for _ in range(DIGITS))
+        image = base64.b64encode(painter.generate(answers[number]).getvalue()).decode()
+        return jsonify(id=number, image=f"data:image/png;base64,{image}")
+
+    @app.post("/api/search")
+    def search() -> Response | tuple[Response, int]:
+        asked = request.get_json()
+        right = answers.pop(asked["captcha"], None)
+        if right is None or right != asked["answer"].strip():
+            return jsonify(error="wrong answer"), 403
+        found = [c for c in COMPANIES if c.name == asked["company"]]
+        return jsonify(company=asked["company"], permits=len(CASES.get(asked["company"], found)))
+
+    app.add_url_rule("/robots.txt", view_func=robots)
+    return app
+
+
 def robots() -> Response:
     return Response("User-agent: *\nAllow: /\n", mimetype="text/plain")
 
 
+SITES = {
+    "register": create_register,
+    "court": create_court,
+    "permits": create_permits,
+    "tenders": create_tenders,
+}
+
+
 def main() -> None:
-    register_port = int(os.environ.get("EXAMPLE_REGISTER_PORT", "8000"))
-    court_port = int(os.environ.get("EXAMPLE_COURT_PORT", "8001"))
-    tenders_port = int(os.environ.get("EXAMPLE_TENDERS_PORT", "8002"))
-    with (
-        LocalServer(create_register(), register_port) as register,
-        LocalServer(create_court(), court_port) as court,
-        LocalServer(create_tenders(), tenders_port) as tenders,
-    ):
-        print(f"Register of companies: {register.url}/records/")
-        print(f"County court:          {court.url}/search")
-        print(f"Tender portal:         {tenders.url}/")
+    with contextlib.ExitStack() as stack:
+        for number, (name, create) in enumerate(SITES.items()):
+            port = int(os.environ.get(f"EXAMPLE_{name.upper()}_PORT", 8000 + number))
+            server = stack.enter_context(LocalServer(create(), port))
+            print(f"{name}: {server.url}/")
         print("Ctrl-C stops them.", flush=True)
         threading.Event().wait()
 

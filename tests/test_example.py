@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -190,6 +191,8 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the demo writes, in this process or another: not over what a user's demo brought."""
     monkeypatch.setenv("EXAMPLE_OUTPUT", str(tmp_path))
     monkeypatch.setattr(demo, "OUTPUT", tmp_path)
+    for name, file in (("JOBDIR", "job"), ("JOURNAL", "captchas.db"), ("REPORT", "report.html")):
+        monkeypatch.setattr(demo, name, tmp_path / file)
     return tmp_path
 
 
@@ -209,8 +212,13 @@ def test_the_demo_brings_everything_home(output: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    assert "60 of 60 records" in done.stdout
-    assert "8 of 8 records" in done.stdout
+    assert done.stdout.count("60 of 60 records") == 2
+    assert done.stdout.count("8 of 8 records") == 2
+    assert "12 of 12 records" in done.stdout
+    assert "and resumed" in done.stdout
+    calls, ours = map(int, re.findall(r"API calls: (\d+), where .* made (\d+)", done.stdout)[0])
+    assert ours < calls
+    assert (output / "report.html").read_text().startswith("<!DOCTYPE html>")
     assert "ACEDATACLOUD_API_TOKEN=" in done.stdout
     records = items(output / "register.jl")
     assert sorted((record["number"], record["name"]) for record in records) == sorted(
@@ -224,7 +232,8 @@ def test_the_demo_brings_everything_home(output: Path) -> None:
 def test_the_demo_fails_when_records_are_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "CRAWLS", (demo.Crawl("court", "one too many", 9),))
+    monkeypatch.setattr(demo, "CRAWLS", (demo.Crawl("court", "court", "one too many", 9),))
+    monkeypatch.setattr(demo, "compare", lambda *_: None)
     assert demo.main() == 1
     assert "Missing: 1." in capsys.readouterr().out
 

@@ -6,7 +6,8 @@ import os
 
 REGISTER = "127.0.0.1:" + os.environ.get("EXAMPLE_REGISTER_PORT", "8000")
 COURT = "127.0.0.1:" + os.environ.get("EXAMPLE_COURT_PORT", "8001")
-TENDERS = "127.0.0.1:" + os.environ.get("EXAMPLE_TENDERS_PORT", "8002")
+PERMITS = "127.0.0.1:" + os.environ.get("EXAMPLE_PERMITS_PORT", "8002")
+TENDERS = "127.0.0.1:" + os.environ.get("EXAMPLE_TENDERS_PORT", "8003")
 
 ADDONS = {"scrapy_acecaptcha.Addon": 500}
 ACECAPTCHA_RULES = {
