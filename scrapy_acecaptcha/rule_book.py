@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -71,6 +71,10 @@ class RuleBook:
         """The key of the rule for *url*, None if there is none."""
         named = self._named(site_of(url))
         return named[0] if named else None
+
+    def items(self) -> Iterable[tuple[str, CaptchaRule]]:
+        """All rules with their keys."""
+        return self._rules.items()
 
     @property
     def names(self) -> tuple[str, ...]:

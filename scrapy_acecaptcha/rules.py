@@ -53,6 +53,7 @@ class CaptchaRule:
     :param max_attempts: submissions per challenge; None for ACECAPTCHA_MAX_ATTEMPTS
     :param after: ``stay``, ``return`` or ``auto``: which page the spider gets
     :param session: False if the captcha is not bound to the browsing session
+    :param sessions: Scrapy: browsing sessions (cookiejars) side by side on this host
     :param budget: most API calls for this host in a crawl, 0 for no limit
     :param capture: Playwright: ``screenshot`` or ``source``
     :raises RuleError: a field has a value that cannot work
@@ -74,6 +75,7 @@ class CaptchaRule:
     max_attempts: int | None = None
     after: Literal["auto", "stay", "return"] = "auto"
     session: bool = True
+    sessions: int = 1
     budget: int = 0
     capture: Literal["screenshot", "source"] = "screenshot"
 
@@ -91,6 +93,7 @@ class CaptchaRule:
                 raise RuleError(f"must be True or False, not {getattr(self, name)!r}", field=name)
         if self.max_attempts is not None:
             _check_count("max_attempts", self.max_attempts, least=1)
+        _check_count("sessions", self.sessions, least=1)
         _check_count("budget", self.budget, least=0)
         self._check_answer()
         self._check_fields()

@@ -33,6 +33,7 @@ FIELDS = [
     "max_attempts",
     "after",
     "session",
+    "sessions",
     "budget",
     "capture",
 ]
@@ -71,6 +72,7 @@ def test_a_rule_of_one_field_has_the_documented_defaults() -> None:
         max_attempts=None,
         after="auto",
         session=True,
+        sessions=1,
         budget=0,
         capture="screenshot",
     )
@@ -94,6 +96,7 @@ def test_every_field_is_kept() -> None:
         "max_attempts": 5,
         "after": "return",
         "session": False,
+        "sessions": 8,
         "budget": 10,
         "capture": "source",
     }
@@ -136,6 +139,9 @@ TEXT = "text, numbers, True, False and lists of text can be filled into a form"
         ({"max_attempts": 0}, "max_attempts", f"{COUNT} 1, not 0"),
         ({"max_attempts": True}, "max_attempts", f"{COUNT} 1, not True"),
         ({"max_attempts": "3"}, "max_attempts", f"{COUNT} 1, not '3'"),
+        ({"sessions": 0}, "sessions", f"{COUNT} 1, not 0"),
+        ({"sessions": True}, "sessions", f"{COUNT} 1, not True"),
+        ({"sessions": "8"}, "sessions", f"{COUNT} 1, not '8'"),
         ({"budget": -1}, "budget", f"{COUNT} 0, not -1"),
         ({"budget": 1.0}, "budget", f"{COUNT} 0, not 1.0"),
         ({"imput": "#c"}, "imput", "there is no such field; did you mean 'input'?"),

@@ -9,6 +9,9 @@ sixteen requests that hit one wall need one solve. The four steps:
 3. If there were any, or if somebody else held the gate before, its captcha is stale: the page is
    downloaded again before anybody pays. No captcha any more? Then the gate is opened, for free.
 4. Otherwise the captcha is solved, and the gate goes to the next one in line or is opened.
+
+A request that is known to meet a captcha takes the gate before its download, so that its page is
+downloaded once. Sessions side by side share one line of held requests, see `shared_line.py`.
 """
 
 from __future__ import annotations
@@ -16,12 +19,15 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Collection, Hashable, Set
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
 from scrapy_acecaptcha.crawl.waiting import Waits, fire
+
+if TYPE_CHECKING:
+    from scrapy_acecaptcha.crawl.shared_line import SharedLine
 
 LANDING_SECONDS = 0.005  # between two looks whether all have landed
 Waiting = Callable[[], AbstractContextManager[None]]
@@ -42,17 +48,53 @@ class Turn:
     stale: bool
 
 
+def _never() -> bool:
+    return False
+
+
+@dataclass(eq=False)
+class Held:
+    """A request that waits to be let go.
+
+    :param takes_gate: asked when it is let go: whether it will meet a captcha
+    """
+
+    takes_gate: Callable[[], bool] = _never
+    event: Deferred[None] = field(default_factory=Deferred)
+    session: Session | None = None  # that has let it go
+    turn: Turn | None = None  # if it took the gate
+
+    async def wait(self, waits: Waits, waiting: Waiting, queue: deque[Held]) -> None:
+        """Wait until a session has let it go and taken it out of *queue*.
+
+        :param waiting: makes a context to wait in
+        :raises Stopped: the crawl is stopping
+        """
+        try:
+            with waiting():
+                await waits.on(self.event)
+        except BaseException:
+            if self.session is None:
+                queue.remove(self)
+            else:
+                self.session.give_up(self)
+            raise
+
+
 class Session:
     """One browsing session at one site, and the gate in front of it.
 
+    :param key: names it
     :param waits: what its requests wait for
     :param active: all requests that the downloader and its middlewares are busy with
     :param is_sent: whether a request has reached the downloader and has not left it
     :param width: held requests that may go at a time once the gate is open
     """
 
-    def __init__(self, waits: Waits, active: Active, is_sent: IsSent, width: int) -> None:
+    def __init__(self, key: Any, waits: Waits, active: Active, is_sent: IsSent, width: int) -> None:
+        self.key = key
         self.shut = False
+        self.shared: SharedLine | None = None  # of requests that any session of a pool may take
         self._waits = waits
         self._active = active
         self._is_sent = is_sent
@@ -62,8 +104,20 @@ class Session:
         self._looking = 0  # second looks at a page, which are in flight, too
         self._released = 0  # let go, but not on their way yet
         self._admitting = False
-        self._held: deque[Deferred[None]] = deque()
+        self._held: deque[Held] = deque()
+        self._early: tuple[Hashable, Turn] | None = None  # who took the gate before its download
+        self._is_lost = False  # that one, when it was looked for
         self._line: deque[tuple[Turn, Deferred[None]]] = deque()
+
+    @property
+    def going(self) -> int:
+        """Requests that have been let go and are not back."""
+        return self._released + sum(map(self._is_sent, self._in_flight))
+
+    @property
+    def load(self) -> int:
+        """Requests that are to be dealt with before a new one."""
+        return len(self._in_flight) + self._released + self._looking + len(self._line)
 
     @property
     def idle(self) -> bool:
@@ -84,6 +138,38 @@ class Session:
         """*request* is on its way to the downloader."""
         self._forget_gone()
         self._in_flight[request] = self._received
+
+    def take_early(self, request: Hashable, turn: Turn) -> None:
+        """*request* has taken the gate before its download."""
+        self._early, self._is_lost = (request, turn), False
+
+    def early_turn(self, request: Hashable) -> Turn | None:
+        """The turn that *request* took before its download, and has to end now."""
+        if self._early is None or self._early[0] is not request:
+            return None
+        turn, self._early = self._early[1], None
+        return turn
+
+    def follow(self, request: Hashable) -> bool:
+        """Let *request* go on with the turn of the one that was redirected to it, if it had one."""
+        if self._early is None or self._early[0] in self._active():
+            return False
+        self.take_early(request, self._early[1])
+        return True
+
+    def find_lost(self) -> Hashable | None:
+        """Open the gate for one that took it and has been gone twice when looked for; return it.
+
+        Another middleware may have dropped it. A redirected one has some time to come back.
+        """
+        if self._early is None or self._early[0] in self._active():
+            return None
+        if not self._is_lost:
+            self._is_lost = True
+            return None
+        (request, turn), self._early = self._early, None
+        self.end(turn)
+        return request
 
     def response_received(self, request: Hashable) -> bool:
         """The response of *request* has arrived: its cookies are in the jar.
@@ -128,23 +214,61 @@ class Session:
         """Whether new requests must wait: the gate is shut, or others are waiting already."""
         return self.shut or bool(self._held)
 
-    async def hold(self, waiting: Waiting = nullcontext, *, first: bool = False) -> None:
-        """Wait until the gate is open.
+    async def enter(
+        self,
+        takes_gate: Callable[[], bool] = _never,
+        waiting: Waiting = nullcontext,
+        *,
+        first: bool = False,
+    ) -> Turn | None:
+        """Wait until the gate is open; return a turn if the request has taken it with it.
 
+        :param takes_gate: whether the request will meet a captcha, asked when it may go
         :param waiting: makes a context to wait in
         :param first: before all others, as it was sent before and redirected
         :raises Stopped: the crawl is stopping
         """
-        event: Deferred[None] = Deferred()
-        (self._held.appendleft if first else self._held.append)(event)
+        held = Held(takes_gate)
+        if self.shut if first else self.is_full:
+            (self._held.appendleft if first else self._held.append)(held)
+            await held.wait(self._waits, waiting, self._held)
+        else:
+            self.let_go(held)
+        return await self.going_on(held)
+
+    def let_go(self, held: Held) -> None:
+        """Let a request go that has waited."""
+        held.session = self
+        if held.takes_gate():
+            self.shut = True
+            held.turn = Turn(leads=True, stale=False)
+        else:
+            self._released += 1
+        fire(held.event)
+
+    async def going_on(self, held: Held) -> Turn | None:
+        """*held* goes on its way, with nobody else of its session if it has taken the gate.
+
+        :raises Stopped: the crawl is stopping
+        """
+        if held.turn is None:
+            self._released -= 1
+            return None
         try:
-            with waiting():
-                await self._waits.on(event)
-        finally:
-            if event in self._held:
-                self._held.remove(event)
-            else:
-                self._released -= 1
+            self._forget_gone()
+            if self._in_flight or self._looking:
+                await self._all_received()
+        except BaseException:
+            self.end(held.turn)
+            raise
+        return held.turn
+
+    def give_up(self, held: Held) -> None:
+        """*held* was let go and does not go, as the crawl is stopping."""
+        if held.turn is None:
+            self._released -= 1
+        else:
+            self.end(held.turn)
 
     def admit(self) -> None:
         """Let held requests go, as many as may be in flight.
@@ -156,27 +280,33 @@ class Session:
             return  # one that was let go has ended at once: the loop below goes on
         self._admitting = True
         try:
-            while self._held and not self.shut and self._room() > 0:
-                self._released += 1
-                fire(self._held.popleft())
+            while self._held and not self.shut and self.going < self._width:
+                self.let_go(self._held.popleft())
         finally:
             self._admitting = False
-
-    def _room(self) -> int:
-        return self._width - self._released - sum(map(self._is_sent, self._in_flight))
+        if self.shared is not None:
+            self.shared.serve()
 
     # Captchas
 
     @asynccontextmanager
     async def turn(
-        self, stale: bool = False, waiting: Waiting = nullcontext
+        self, stale: bool = False, waiting: Waiting = nullcontext, early: Turn | None = None
     ) -> AsyncIterator[Turn]:
         """Wait for one's turn at the captcha.
 
         :param stale: the captcha is known to be stale
         :param waiting: makes a context to wait in
+        :param early: the turn that the request took before its download
         :raises Stopped: the crawl is stopping
         """
+        if early is not None and early.leads:
+            early.stale = stale
+            try:
+                yield early
+            finally:
+                self.end(early)
+            return
         turn = Turn(leads=True, stale=stale or self.shut)
         if self.shut:
             event: Deferred[None] = Deferred()
@@ -199,18 +329,20 @@ class Session:
             yield turn
         finally:
             self._looking -= looks
-            if turn.leads:
-                self._next()
+            self.end(turn)
 
     def _give_back(self, turn: Turn, event: Deferred[None]) -> None:
         """Somebody gave up waiting, perhaps just when it was given the gate."""
         if (turn, event) in self._line:
             self._line.remove((turn, event))
-        elif turn.leads:
-            self._next()
+        else:
+            self.end(turn)
 
-    def _next(self) -> None:
-        """Hand the gate to the next in line, or open it."""
+    def end(self, turn: Turn) -> None:
+        """Hand the gate to the next in line, or open it; once."""
+        if not turn.leads:
+            return
+        turn.leads = False
         if self._line:
             fire(self._line.popleft()[1])
         else:
@@ -248,7 +380,7 @@ class Gate:
     def session(self, key: Hashable) -> Session:
         """The session called *key*."""
         if key not in self._sessions:
-            self._sessions[key] = Session(*self._session_args)
+            self._sessions[key] = Session(key, *self._session_args)
         return self._sessions[key]
 
     def note_solve(self, key: Hashable) -> None:
@@ -263,12 +395,18 @@ class Gate:
         """Whether session *key* was solved after *solves* solves of the crawl."""
         return self._solved.get(key, 0) > solves
 
-    def tidy(self, in_use: Collection[Session] = ()) -> None:
+    def tidy(self, in_use: Collection[Session] = ()) -> list[Any]:
         """Forget idle sessions, and help those whose requests never took off.
 
         :param in_use: idle sessions of requests that are about to take off
+        :return: requests that had taken a gate and never came back
         """
+        lost = []
         for key, session in list(self._sessions.items()):
+            request = session.find_lost()
+            if request is not None:
+                lost.append(request)
             session.admit()
-            if session.idle and session not in in_use:
+            if session.idle and session.shared is None and session not in in_use:
                 del self._sessions[key]
+        return lost

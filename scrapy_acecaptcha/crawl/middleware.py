@@ -13,7 +13,8 @@ from scrapy_acecaptcha.crawl.browser_visits import BrowserVisits
 from scrapy_acecaptcha.crawl.captcha_page import shows_captcha
 from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge
 from scrapy_acecaptcha.crawl.crawl_solver import CrawlSolver
-from scrapy_acecaptcha.crawl.failure import FailurePolicy
+from scrapy_acecaptcha.crawl.each_time import EachTime
+from scrapy_acecaptcha.crawl.failure import FailurePolicy, again
 from scrapy_acecaptcha.crawl.frames import enter_frame
 from scrapy_acecaptcha.crawl.inner_requests import INNER, InnerRequests, check_target
 from scrapy_acecaptcha.crawl.progress import Progress
@@ -26,7 +27,7 @@ from scrapy_acecaptcha.crawl.redirects import (
 )
 from scrapy_acecaptcha.crawl.rule_health import MAX_REFUSED, AnswerWatch, RuleHealths
 from scrapy_acecaptcha.crawl.scrapy_internals import is_stopping
-from scrapy_acecaptcha.crawl.sessions import Sessions
+from scrapy_acecaptcha.crawl.sessions import CHOSEN, SessionDropped, Sessions
 from scrapy_acecaptcha.crawl.settings import whole_number
 from scrapy_acecaptcha.crawl.solving import GatedSolving
 from scrapy_acecaptcha.crawl.traffic import Traffic
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from scrapy.utils.asyncio import AsyncioLoopingCall
     from twisted.internet.task import LoopingCall
     from typing_extensions import Self
+
+    from scrapy_acecaptcha.crawl.gate import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +79,9 @@ class AceCaptchaMiddleware(SolverOwner):
         self.solver: CrawlSolver = CrawlSolver(
             crawler, self._waits, self._failure, needed=len(rules) > 0
         )
-        self._sessions = Sessions(rules)
-        self._traffic = Traffic(crawler, self._sessions, self._waits, self._count)
+        self._sessions = Sessions(rules, has_cookies=settings.getbool("COOKIES_ENABLED"))
+        self._each_time = EachTime(self._healths)
+        self._traffic = Traffic(crawler, self._sessions, self._each_time, self._waits, self._count)
         self._solving = GatedSolving(
             crawler,
             rules=rules,
@@ -130,7 +134,7 @@ class AceCaptchaMiddleware(SolverOwner):
     def page_delivered(self, response: Response, request: Request, spider: Spider) -> None:
         """The spider gets *response*, and may hand its meta on: our notes are not in it."""
         meta = request.meta
-        for name in (SENT, SENT_AT, DELIVERED):
+        for name in (SENT, SENT_AT, DELIVERED, CHOSEN):
             meta.pop(name, None)
 
     def request_dropped(self, request: Request, spider: Spider) -> None:
@@ -155,10 +159,10 @@ class AceCaptchaMiddleware(SolverOwner):
             await check_target(request)
             return None
         request.meta.pop("acecaptcha_result", None)  # a page's result, passed on by response.meta
-        again = await self._traffic.hold(request)
-        if again is None and not self._visits.plan(request):
+        instead = await self._traffic.hold(request)
+        if instead is None and not self._visits.plan(request):
             self._traffic.request_leaves(request)
-        return again
+        return instead
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:
         """Solve the captcha that *response* shows instead of what the spider asked for."""
@@ -168,23 +172,40 @@ class AceCaptchaMiddleware(SolverOwner):
                 # A captcha is an answer, even with a 503 or a refresh in some minutes.
                 request.meta.update(dont_redirect=True, dont_retry=True)
             return response
+        early = self._traffic.early_turn(request)
+        try:
+            return await self._receive(request, response, early)
+        finally:
+            self._traffic.end_turn(request, early)
+
+    async def _receive(
+        self, request: Request, response: Response, early: Turn | None
+    ) -> Request | Response:
         # Scrapy's HTTP cache keeps captchas, too.
         stale = self._traffic.request_is_back(request, is_cached="cached" in response.flags)
         from_browser = self._visits.end(request, response)
         if from_browser is not None:
             return await from_browser
         rule = self._sessions.rule(request)
-        return response if rule is None else await self._look_at(request, response, rule, stale)
+        if rule is None:
+            return response
+        return await self._look_at(request, response, rule, stale, early)
 
     async def process_exception(self, request: Request, exception: Exception) -> Request | None:
         """Let *request* land, and deal with a captcha that was not solved in the browser."""
+        self._traffic.end_turn(request, self._traffic.early_turn(request))
         self._traffic.request_is_back(request)
         return await self._visits.fail(request, exception)
 
     # Captchas
 
     async def _look_at(
-        self, request: Request, response: Response, rule: CaptchaRule, stale: bool
+        self,
+        request: Request,
+        response: Response,
+        rule: CaptchaRule,
+        stale: bool,
+        early: Turn | None,
     ) -> Request | Response:
         """Pass the captcha of a page under a rule, if it shows one."""
         if rule.frame:
@@ -196,6 +217,7 @@ class AceCaptchaMiddleware(SolverOwner):
         is_captcha = shows_captcha(response, rule)
         self._healths.page_seen(request.url, rule, response, is_captcha)
         key = self._sessions.key(request)
+        self._traffic.page_seen(request, response, is_captcha, early)
         if not is_captcha and not (rule.fields and self._traffic.gate.solved_since(key, 0)):
             return response  # it has never shown one, or this is what was asked for
         challenge = ScrapyChallenge(
@@ -213,7 +235,9 @@ class AceCaptchaMiddleware(SolverOwner):
             return response
         answer: Request | Response
         try:
-            answer = await self._solving.answer(challenge, key, stale)
+            answer = await self._solving.answer(challenge, key, stale, early)
+        except SessionDropped:
+            answer = again(challenge.request)
         except (Stopped, AceCaptchaError) as error:
             answer = self._failure.request_after(challenge.request, error)
         request.meta[DELIVERED] = True  # where the page refreshes to is a page of its own

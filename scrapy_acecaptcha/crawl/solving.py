@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge
 from scrapy_acecaptcha.crawl.scrapy_playwright import PageCaptcha
+from scrapy_acecaptcha.crawl.sessions import SessionDropped
 from scrapy_acecaptcha.crawl.waiting import Stopped, Waits
+from scrapy_acecaptcha.errors import CaptchaUnsolved
 from scrapy_acecaptcha.flow import CaptchaResult, drive_async
 from scrapy_acecaptcha.signals import captcha_solved
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from scrapy.http import Response
 
     from scrapy_acecaptcha.crawl.crawl_solver import CrawlSolver
+    from scrapy_acecaptcha.crawl.gate import Turn
+    from scrapy_acecaptcha.crawl.sessions import Key
     from scrapy_acecaptcha.crawl.traffic import Traffic
     from scrapy_acecaptcha.rule_book import RuleBook
 
@@ -50,13 +54,15 @@ class GatedSolving:
         self._count = count
 
     async def answer(
-        self, challenge: ScrapyChallenge, key: Hashable | None, stale: bool
+        self, challenge: ScrapyChallenge, key: Key | None, stale: bool, early: Turn | None = None
     ) -> Response:
         """The page that the spider gets instead of a captcha, or of a query's bare form.
 
         :param key: names the session
         :param stale: the captcha may have been replaced
+        :param early: the turn that the request took before its download
         :raises Stopped: the crawl is stopping
+        :raises SessionDropped: the session has been dropped
         :raises AceCaptchaError: there is no getting behind the captcha
         """
         result = None
@@ -71,7 +77,7 @@ class GatedSolving:
                 if challenge.images_read >= most:
                     raise challenge.unsolved()
                 self._count("challenges")
-                result = await self.pass_captcha(challenge, key, stale)
+                result = await self.pass_captcha(challenge, key, stale, early)
                 stale = False
             else:
                 raise challenge.unsolved()
@@ -80,13 +86,15 @@ class GatedSolving:
         return hand_over(challenge, result)
 
     async def pass_captcha(
-        self, challenge: Captcha, key: Hashable | None, stale: bool
+        self, challenge: Captcha, key: Key | None, stale: bool, early: Turn | None = None
     ) -> CaptchaResult | None:
         """Get behind the captcha; None if there was nothing left to solve.
 
         :param key: names the session
         :param stale: the captcha may have been replaced
+        :param early: the turn that the request took before its download
         :raises Stopped: the crawl is stopping
+        :raises SessionDropped: the session has been dropped
         :raises AceCaptchaError: there is no getting behind it
         """
         if self._waits.stopped:
@@ -96,18 +104,28 @@ class GatedSolving:
                 return None
             return await self._solve(challenge)
         session = self._traffic.gate.session(key)
-        if session.shut:
+        if session.shut and early is None:
             self._count("held")
         while True:
-            async with session.turn(stale, self._traffic.beside(challenge.request)) as turn:
+            async with session.turn(stale, self._traffic.beside(challenge.request), early) as turn:
+                if self._traffic.is_dropped(challenge.request):
+                    raise SessionDropped
                 if turn.stale and await self._replay(challenge):
                     session.release_all(turn)
                     return None
                 if turn.leads:
-                    result = await self._solve(challenge)
-                    self._traffic.gate.note_solve(key)
-                    return result
+                    return await self._solve_in_session(challenge, key)
             stale = True
+
+    async def _solve_in_session(self, challenge: Captcha, key: Key) -> CaptchaResult:
+        try:
+            result = await self._solve(challenge)
+        except CaptchaUnsolved as error:
+            if error.attempts:  # answers that the site refused
+                self._traffic.drop_session(challenge.request)
+            raise
+        self._traffic.gate.note_solve(key)
+        return result
 
     async def _replay(self, challenge: Captcha) -> bool:
         self._count("replayed")

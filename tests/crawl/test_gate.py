@@ -495,7 +495,7 @@ async def test_the_gate_goes_down_the_line_and_then_opens() -> None:
                 await asyncio.sleep(0)
 
         async def new(name: str) -> None:
-            await session.hold()
+            await session.enter()
             order.append((name,))
 
         tasks = [asyncio.ensure_future(lead(n)) for n in "abc"]
@@ -569,7 +569,7 @@ async def test_stopping_lets_everybody_go() -> None:
             async with session.turn():
                 released.set()
 
-        tasks = [asyncio.ensure_future(c) for c in (lead(), wait_in_line(), session.hold())]
+        tasks = [asyncio.ensure_future(c) for c in (lead(), wait_in_line(), session.enter())]
         await asyncio.sleep(0)
         waits.stop()
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -590,7 +590,7 @@ async def test_held_requests_go_as_many_as_may_be_in_flight() -> None:
         gone: list[int] = []
 
         async def new(i: int) -> None:
-            await session.hold()
+            await session.enter()
             gone.append(i)
             active.add(i)
             session.request_started(i)
@@ -620,7 +620,7 @@ async def test_those_turned_back_make_room_and_the_redirected_go_first() -> None
         gone: list[int] = []
 
         async def new(i: int, first: bool) -> None:
-            await session.hold(first=first)
+            await session.enter(first=first)
             gone.append(i)
             session.admit()  # it was turned back, and is never in flight
 
