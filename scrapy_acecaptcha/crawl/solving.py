@@ -71,16 +71,12 @@ class GatedSolving:
                 await challenge.send_query()
             # A query that was sent again without a captcha may ask for one after all.
             most = self._solver.attempts_for(challenge)
-            for _ in range(most):
-                if not challenge.shows_captcha:
-                    break
+            while challenge.shows_captcha:
                 if challenge.images_read >= most:
                     raise challenge.unsolved()
                 self._count("challenges")
                 result = await self.pass_captcha(challenge, key, stale, early)
                 stale = False
-            else:
-                raise challenge.unsolved()
         finally:
             challenge.close()
         return hand_over(challenge, result)
