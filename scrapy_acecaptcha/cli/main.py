@@ -30,6 +30,7 @@ from scrapy_acecaptcha.errors import (
 from scrapy_acecaptcha.page.images import readable_image
 from scrapy_acecaptcha.recognition.client import AceCaptchaClient
 from scrapy_acecaptcha.recognition.waits import in_thread
+from scrapy_acecaptcha.report.export import export_images
 from scrapy_acecaptcha.report.report import write_report
 from scrapy_acecaptcha.solver import Solver
 
@@ -197,11 +198,57 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", default="report.html", help="default: %(default)s"
     )
+    parser.add_argument(
+        "--price", type=_amount, help="of one charged call: the report tells what was spent"
+    )
+    parser.add_argument(
+        "--pages",
+        type=_amount,
+        help="that the crawls brought home, for the cost per 1,000 of them "
+        "(default: one for each captcha solved)",
+    )
+
+
+def _amount(text: str) -> float:
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = -1.0
+    if not 0 <= amount < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return amount
 
 
 def _report(options: argparse.Namespace) -> int:
-    calls = write_report(options.journal, options.output)
+    pages = None if options.pages is None else int(options.pages)
+    calls = write_report(options.journal, options.output, price=options.price, pages=pages)
     print(f"{options.output}: {calls:,} calls")
+    return DONE
+
+
+# --------------------------------------------------------------------------------------- export
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "journal",
+        metavar="JOURNAL",
+        nargs="?",
+        default="acecaptcha.db",
+        help="the file that ACECAPTCHA_JOURNAL names (default: %(default)s)",
+    )
+    parser.add_argument("directory", metavar="DIR", help="made where it is missing")
+    parser.add_argument(
+        "--refused",
+        action="store_true",
+        help="also write images whose text was refused, into DIR/refused, to be named by hand",
+    )
+
+
+def _export(options: argparse.Namespace) -> int:
+    accepted, refused = export_images(options.journal, options.directory, refused=options.refused)
+    more = f", {refused:,} in {options.directory}/refused" if options.refused else ""
+    print(f"{options.directory}: {accepted:,} images{more}")
     return DONE
 
 
@@ -275,6 +322,11 @@ _COMMANDS = {
         probe.run,
     ),
     "report": _Command("make a page of a journal", _report_arguments, _report),
+    "export": _Command(
+        "write the images of a journal into a folder, named by the answers that sites accepted",
+        _export_arguments,
+        _export,
+    ),
     "sandbox": _Command(
         "serve a local stand-in for the API, errors included, that really reads images",
         _sandbox_arguments,

@@ -8,19 +8,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from scrapy_acecaptcha.errors import AceCaptchaError, SettingsError
 from scrapy_acecaptcha.recognition.closing import Closing
-
-if TYPE_CHECKING:
-    pass
 
 Outcome = Literal["accepted", "rejected", "unreadable", "unsent", "error", "unknown"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 SCHEMA_VERSION = 2  # PRAGMA user_version
 _APPLICATION_ID = 0x41634361  # "AcCa": tells a journal from any other SQLite database
+LAST_TIME = 32503680000  # the year 3000, in seconds since 1970; what is later is a mistake
+LONGEST = 1e6  # seconds that a call may have taken
 BUSY_SECONDS = 30.0  # how long to wait for another process that writes
 
 # The image comes last: SQLite need not read its pages to get at the other columns.
@@ -101,6 +100,20 @@ class Call(NamedTuple):
     image: bytes
 
 
+class FreeReadings(NamedTuple):
+    """Texts that nobody was paid for.
+
+    :param source: ``journal``: accepted before for the same image; ``local``: of the local reader;
+        ``compared``: of the local reader, and only compared with the API's
+    :param number: how many there were with this outcome
+    """
+
+    host: str
+    source: str
+    outcome: str
+    number: int
+
+
 class Snapshot(Closing):
     """A journal as it is at this moment, for reading only.
 
@@ -125,11 +138,67 @@ class Snapshot(Closing):
         """
         columns = ", ".join(Call._fields if images else (*Call._fields[:-1], "x''"))
         sql = f"SELECT {columns} FROM calls ORDER BY id DESC LIMIT ?"  # noqa: S608 - our own names
+        yield from map(_call, self._rows(sql, -1 if limit is None else limit))
+
+    def accepted(self) -> Iterator[Call]:
+        """Yield a call for each image and answer that a site accepted, the oldest first.
+
+        :raises AceCaptchaError: the file is damaged
+        """
+        columns = ", ".join(Call._fields)
+        sql = (
+            f"SELECT {columns} FROM calls WHERE id IN (SELECT min(id) FROM calls WHERE"  # noqa: S608
+            " outcome = 'accepted' AND NOT withdrawn GROUP BY sha256, answer) ORDER BY id"
+        )
+        yield from map(_call, self._rows(sql))
+
+    def free_readings(self) -> list[FreeReadings]:
+        """Count the texts that nobody was paid for.
+
+        :raises AceCaptchaError: the file is damaged
+        """
+        sql = (
+            "SELECT host, source, outcome, count(*) FROM free_readings"
+            " GROUP BY host, source, outcome"
+        )
+        return [
+            FreeReadings(str(host), str(source), str(outcome), number)
+            for host, source, outcome, number in self._rows(sql)
+        ]
+
+    def _rows(self, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
         try:
-            found = self._connection.execute(sql, (-1 if limit is None else limit,))
-            yield from map(Call._make, found)
+            # Not `yield from`, which would close the cursor after its connection.
+            for row in self._connection.execute(sql, values):  # noqa: UP028
+                yield row
         except sqlite3.Error as error:
             raise AceCaptchaError(f"The journal {self.path} cannot be read: {error}") from error
+
+
+def _call(row: tuple[Any, ...]) -> Call:
+    """Make a call of what stands in a row, which others may have written: SQLite takes anything."""
+    call = Call(*row)
+    return Call(
+        time=_number(call.time, LAST_TIME) or 0.0,
+        spider=str(call.spider),
+        host=str(call.host),
+        url=str(call.url),
+        sha256=str(call.sha256),
+        answer=_text(call.answer),
+        seconds=_number(call.seconds, LONGEST),
+        code=_text(call.code),
+        outcome=call.outcome if call.outcome in OUTCOMES else "unknown",
+        trace_id=_text(call.trace_id),
+        image=call.image if isinstance(call.image, bytes) else b"",
+    )
+
+
+def _number(value: object, most: float) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and 0 <= value <= most else None
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
@@ -166,6 +235,7 @@ def _open_for_reading(path: Path) -> sqlite3.Connection:
 def _reader(path: Path, mode: str) -> sqlite3.Connection:
     connection = _connect(path, mode)
     with _closed_on_error(connection):
+        connection.text_factory = lambda text: text.decode("utf-8", "replace")
         connection.execute("PRAGMA query_only = 1")
         connection.execute("BEGIN")  # everything that is read from here on is of one moment
         if not _checked_version(connection, path):

@@ -17,6 +17,7 @@ from scrapy_acecaptcha.recognition.journal_file import OUTCOMES
 NOTHING = '<p class="muted">Nothing to show yet.</p>'
 DASH = "\N{EN DASH}"  # where there is no number
 
+_MAX_TEXT = 1000  # characters of an address or answer
 _DAY = 86400  # seconds
 _BARS = 60  # at most, in the chart over time
 # What a bar of that chart may stand for.
@@ -65,6 +66,11 @@ def percent(share: float | None) -> str:
 def plural(number: int, noun: str) -> str:
     """Write a number of things: ``1 host``, ``12,000 hosts``."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def cut(text: str) -> str:
+    """Cut a text of somebody else's that is too long for a page."""
+    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…"
 
 
 def share_bar(outcomes: Counter[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from parsel import Selector
 from scrapy_acecaptcha.errors import AceCaptchaError, SettingsError
 from scrapy_acecaptcha.recognition.journal import Account, Journal
 from scrapy_acecaptcha.recognition.journal_file import OUTCOMES
-from scrapy_acecaptcha.report import report
+from scrapy_acecaptcha.report import gallery, report
 from scrapy_acecaptcha.report.charts import DASH, NOTHING, duration, histogram, moment, timeline
 from scrapy_acecaptcha.report.report import write_report
 from tests.browsers import SyncBrowser, on_page
@@ -91,15 +92,27 @@ class TestFigures:
         call(journal, "error", answer=None, code="timeout", seconds=130)
         call(journal, "error", answer=None, code="used_up", seconds=0.1)
         call(journal, "unknown")
-        assert write_report(journal.path, journal.path.with_suffix(".html")) == 13
+        account = Account(1, "court", FileLock(journal.path))
+        for source, outcome in (
+            ("journal", "accepted"),
+            ("local", "accepted"),
+            ("local", "accepted"),
+            ("local", "rejected"),
+            ("compared", "accepted"),
+        ):
+            journal.note_free_reading(account, HOST, source, outcome)  # type: ignore[arg-type]
+        assert write_report(journal.path, journal.path.with_suffix(".html"), price=0.02) == 13
         html = journal.path.with_suffix(".html").read_text()
         assert figures(html) == {
             "Calls": ("13", "for 2 hosts"),
-            "Solved": ("6", "answers that a site accepted"),
+            "Solved": ("9", "answers that a site accepted"),
             "Share accepted": ("75.0 %", "of 8 answers that a site judged"),
-            "Calls per solve": ("2.17", "at best 1.00"),
+            "Calls per solve": ("1.44", "below 1.00 where texts are saved"),
             "Charged calls": ("10", "up to 12 with those that timed out or were cut off"),
+            "Saved calls": ("3", "1 by the journal, 2 by the local reader, which had 1 refused"),
             "Median latency": ("3.00 s", "95 % within 20.00 s"),
+            "Spent": ("0.20", "at 0.02 for a charged call; 0.06 were saved"),
+            "Cost per 1,000 pages": ("22.22", "one for each captcha solved"),
         }
         page = Selector(html)
         assert [" ".join(item.css("::text").getall()) for item in page.css(".legend li")] == [
@@ -113,9 +126,37 @@ class TestFigures:
         assert "API errors: timeout 1, used_up 1" in html
         rows = [" ".join(row.css("th::text, td ::text").getall()) for row in page.css("tbody tr")]
         assert rows == [
-            f"{HOST} 12 6 1 1 1 2 1 85.7 % 2.00 3.00 s 20.00 s",
-            f"other.example.org 1 · 1 · · · · 0.0 % {DASH} 20.00 s 20.00 s",
+            f"{HOST} 12 6 1 1 1 2 1 3 85.7 % 1.33 3.00 s 20.00 s",
+            f"other.example.org 1 · 1 · · · · · 0.0 % {DASH} 20.00 s 20.00 s",
         ]
+
+    def test_pages_that_the_crawls_brought_home(self, journal: Journal) -> None:
+        call(journal)
+        told = figures(written(journal, price=0.5, pages=200).read_text())
+        assert told["Cost per 1,000 pages"] == ("2.50", "200 pages")
+        told = figures(written(journal, price=0.5, pages=0).read_text())
+        assert told["Cost per 1,000 pages"] == (DASH, "0 pages")
+
+    def test_values_that_cannot_be(self, journal: Journal) -> None:
+        for _ in range(10):
+            call(journal)
+        rows: list[tuple[str, object]] = [
+            ("time", 1e300),
+            ("time", "yesterday"),
+            ("time", -1e300),
+            ("seconds", 1e300),
+            ("seconds", "long"),
+            ("outcome", "splendid"),
+            ("outcome", b"\xff"),
+            ("image", "text"),
+            ("answer", 7),
+            ("url", b"\xff\xfe"),
+        ]
+        with sqlite3.connect(journal.path) as db:
+            for number, (column, value) in enumerate(rows, 1):
+                db.execute(f"UPDATE calls SET {column} = ? WHERE id = ?", (value, number))
+            db.execute("UPDATE calls SET host = CAST(x'fffe' AS TEXT), code = 3 WHERE id = 10")
+        assert figures(written(journal).read_text())["Calls"][0] == "10"
 
     def test_nothing_solved(self, journal: Journal) -> None:
         call(journal, "unknown")
@@ -236,7 +277,7 @@ class TestFiles:
         path = written(journal)
         before = path.read_text()
         call(journal)
-        monkeypatch.setattr(report, "_row", lambda *_: 1 / 0)
+        monkeypatch.setattr(gallery, "_row", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             written(journal)
         assert path.read_text() == before
@@ -350,7 +391,7 @@ class TestPage:
         look(body)
 
     def test_images(self, journal: Journal, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(report, "_MAX_IMAGE", 200)
+        monkeypatch.setattr(gallery, "_MAX_IMAGE", 200)
         call(journal, answer="drawing", image=DRAWING)
         call(journal, answer="text", image=b"<html>")
         call(journal, answer="large", image=GIF + bytes(200))
@@ -382,7 +423,7 @@ class TestPage:
     def test_images_beyond_the_limit(
         self, journal: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(report, "_MAX_IMAGES", 3 * len(GIF) + 5)
+        monkeypatch.setattr(gallery, "_MAX_IMAGES", 3 * len(GIF) + 5)
         for number in range(5):
             call(journal, image=GIF + b"%d" % number)
         assert written(journal).read_text().count("image/gif;base64,") == 3
