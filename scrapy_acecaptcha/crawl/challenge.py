@@ -19,7 +19,7 @@ from scrapy_acecaptcha.crawl.captcha_page import check_size, image_source, rule_
 from scrapy_acecaptcha.crawl.crawl_captcha import CrawlCaptcha
 from scrapy_acecaptcha.crawl.evidence import same_text, see
 from scrapy_acecaptcha.crawl.frames import enter_frame, inside_frame
-from scrapy_acecaptcha.crawl.inner_requests import InnerRequests
+from scrapy_acecaptcha.crawl.inner_requests import InnerRequests, is_passing
 from scrapy_acecaptcha.crawl.name_lookup import addresses_of
 from scrapy_acecaptcha.crawl.pages import is_page, page_of
 from scrapy_acecaptcha.crawl.redirects import same_page
@@ -226,9 +226,10 @@ class ScrapyChallenge(CrawlCaptcha):
         except Stopped:
             raise
         except Exception as error:
-            raise CaptchaImageError(
-                f"The captcha's image {url} could not be downloaded: {error or repr(error)}"
-            ) from error
+            what = f"The captcha's image {url} could not be downloaded: {error or repr(error)}"
+            if is_passing(error):  # such as a site that restarts: the request is made again
+                raise CaptchaUnsolved(what, url=self.page.url, selector=self.rule.image) from error
+            raise CaptchaImageError(what) from error
         if not 200 <= response.status < 300:
             raise CaptchaImageError(f"The captcha's image {url} was answered {response.status}")
         return response.body

@@ -10,10 +10,10 @@ from scrapy.utils.response import get_base_url
 
 from scrapy_acecaptcha.crawl.captcha_page import shows_captcha
 from scrapy_acecaptcha.crawl.evidence import matches
-from scrapy_acecaptcha.crawl.inner_requests import InnerRequests
+from scrapy_acecaptcha.crawl.inner_requests import InnerRequests, is_passing
 from scrapy_acecaptcha.crawl.pages import page_of
 from scrapy_acecaptcha.crawl.waiting import Stopped
-from scrapy_acecaptcha.errors import CaptchaError, CaptchaFormError
+from scrapy_acecaptcha.errors import CaptchaError, CaptchaFormError, CaptchaUnsolved
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import frame_steps, select
 
@@ -22,7 +22,8 @@ async def enter_frame(requests: InnerRequests, page: Response, rule: CaptchaRule
     """The document in the rule's ``frame`` if it shows a captcha, else *page* itself.
 
     :param page: a response that has its request
-    :raises CaptchaFormError: the frame's document cannot be downloaded, or must not
+    :raises CaptchaFormError: the frame's document must not be downloaded, or is not there
+    :raises CaptchaUnsolved: its download was broken off; it may come another time
     """
     if not rule.frame or (rule.success and matches(page, rule.success)):
         return page
@@ -36,7 +37,8 @@ async def enter_frame(requests: InnerRequests, page: Response, rule: CaptchaRule
         except (Stopped, CaptchaError):
             raise
         except Exception as error:
-            raise CaptchaFormError(
+            kind = CaptchaUnsolved if is_passing(error) else CaptchaFormError
+            raise kind(
                 f"The frame {url} could not be downloaded: {error or repr(error)}",
                 url=page.url,
                 selector=rule.frame,

@@ -7,11 +7,13 @@ network, and other origins get no more than a browser would send. Redirects are 
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from scrapy.http.request import NO_CALLBACK
+from scrapy.settings.default_settings import RETRY_EXCEPTIONS
 from scrapy.spidermiddlewares.referer import RefererMiddleware
+from scrapy.utils.misc import load_object
 
 from scrapy_acecaptcha.crawl.name_lookup import addresses_of
 from scrapy_acecaptcha.crawl.redirects import DELIVERED, REDIRECT_META, SENT
@@ -195,6 +197,17 @@ class InnerRequests:
         referer = self._find_referer()
         if referer is not None:
             referer.get_processed_request(request, page)
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether a download failed for a reason that passes: RetryMiddleware has tried it again."""
+    return isinstance(error, _passing())
+
+
+@cache
+def _passing() -> tuple[type[Exception], ...]:
+    kinds: list[Any] = list(RETRY_EXCEPTIONS)
+    return tuple(map(load_object, kinds))
 
 
 def is_frame(response: Response) -> bool:

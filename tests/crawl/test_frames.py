@@ -11,7 +11,7 @@ from pytest_twisted import ensureDeferred
 from scrapy.http import HtmlResponse
 
 from scrapy_acecaptcha.crawl.rule_health import what_detection_sees
-from scrapy_acecaptcha.errors import CaptchaFormError
+from scrapy_acecaptcha.errors import CaptchaUnsolved
 from tests.crawling import run_crawl
 from tests.site import CaptchaSite
 from tests.site.server import Server
@@ -98,7 +98,7 @@ async def test_a_refused_answer_in_a_frame_is_tried_again(framed: FramedSite, ap
 async def test_a_frame_that_cannot_be_had_is_an_error(framed: FramedSite, api: Any) -> None:
     framed.frame = "<iframe id=outer src=http://127.0.0.1:1/></iframe>"
     crawled = await crawl(framed, api, frame="iframe#outer")
-    assert isinstance(crawled.error, CaptchaFormError)
+    assert isinstance(crawled.error, CaptchaUnsolved)
     assert "The frame http://127.0.0.1:1/ could not be downloaded" in str(crawled.error)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import sqlite3
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import flask
 import pytest
 from pytest_twisted import ensureDeferred
 from scrapy import Request
@@ -16,7 +18,7 @@ from scrapy import Request
 from scrapy_acecaptcha import ApiError, CaptchaUnsolved
 from tests.crawl_process import finish_crawl, start_crawl
 from tests.crawling import run_crawl
-from tests.site import CaptchaSite
+from tests.site import CaptchaSite, Seen
 from tests.stub import RESET, ApiStub, Reply
 
 ALL_100 = [f"Record {i}" for i in range(100)]
@@ -221,6 +223,27 @@ async def test_an_account_that_runs_dry_after_30_sessions_loses_no_page(
     api.script.clear()
     resumed = await run_crawl([], config)
     assert sorted(crawl.records + resumed.records) == sorted(ALL_100), "each exactly once"
+
+
+# A site in trouble
+
+
+@ensureDeferred
+async def test_an_image_whose_download_breaks_off_has_the_request_made_again(
+    site: CaptchaSite, api: ApiStub, settings: Any
+) -> None:
+    broken: list[Seen] = []
+
+    def break_off(seen: Seen) -> None:
+        if "captcha." in seen.path and len(broken) < 2:
+            broken.append(seen)
+            flask.request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+
+    site.on_request = break_off
+    crawl = await run_crawl([f"{site.url}/inplace/record/1"], settings("inplace", RETRY_TIMES=1))
+    assert len(broken) == 2, "RetryMiddleware has given up"
+    assert (crawl.records, crawl.errors) == (["Record 1"], [])
+    assert len(api.calls) == 1
 
 
 # An API in trouble
