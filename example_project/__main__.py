@@ -83,7 +83,19 @@ CRAWLS = (
         f"a captcha bars the records and opens {RECORDS_PER_CAPTCHA} at a time",
         len(COMPANIES),
     ),
-    Crawl("court", "court", "a search form wants a captcha for each query", len(SEARCHED)),
+    Crawl(
+        "court",
+        "court",
+        "a search form wants a captcha for each query: four sessions side by side",
+        len(SEARCHED),
+    ),
+    Crawl(
+        "local",
+        "court",
+        "the court once more, read on this machine first",
+        len(SEARCHED),
+        {"ACECAPTCHA_LOCAL_READER": "ddddocr"},
+    ),
     Crawl("permits", "permits", "a JSON API with captchas: by the Solver", len(SEARCHED)),
     Crawl(
         "tenders", "tenders", "a script draws the captcha on a canvas: in a browser", len(TENDERS)
@@ -254,10 +266,12 @@ def summary(crawl: Crawl, items: int, seconds: float, stats: Mapping[str, Any]) 
         return int(stats.get(f"acecaptcha/{name}", 0))
 
     wrong = count("rejected") + count("unreadable")  # refused by the site, or not four digits
+    here = count("local_accepted")
+    local = f", read here for nothing: {here}" if here or count("local_refused") else ""
     return (
         f"  {items} of {crawl.expected} records in {seconds:.1f} s: {shown(crawl.items)}\n"
         f"  captcha pages met: {count('challenges')}, captchas solved: {count('solved')}, "
-        f"API calls: {count('api_requests')}, wrong answers: {wrong}"
+        f"API calls: {count('api_requests')}, wrong answers: {wrong}{local}"
     )
 
 

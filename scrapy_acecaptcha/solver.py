@@ -147,7 +147,7 @@ class Solver:
         """
         if self._own_client:
             self.client.close()
-        self.recognizer.budget.close()
+        self.recognizer.close()
         if self.journal is not None:
             if self._account is not None:
                 self.journal.leave(self._account, finished=finished)

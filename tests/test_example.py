@@ -213,7 +213,8 @@ def test_the_demo_brings_everything_home(output: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert done.stdout.count("60 of 60 records") == 2
-    assert done.stdout.count("8 of 8 records") == 2
+    assert done.stdout.count("8 of 8 records") == 3
+    assert "read here for nothing" in done.stdout
     assert "12 of 12 records" in done.stdout
     assert "and resumed" in done.stdout
     calls, ours = map(int, re.findall(r"API calls: (\d+), where .* made (\d+)", done.stdout)[0])

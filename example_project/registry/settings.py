@@ -14,8 +14,13 @@ ACECAPTCHA_RULES = {
     # The form's field is found by itself: it is called `code`.
     REGISTER: {"image": "img#captcha", "answer": r"\d{4}"},
     # Two text fields, so the rule says which is for the answer. What the other is to hold comes
-    # from each request.
-    COURT: {"image": "#search img", "input": "input[name=verification]", "answer": r"\d{4}"},
+    # from each request. Four visitors at a time: the site remembers one captcha for each.
+    COURT: {
+        "image": "#search img",
+        "input": "input[name=verification]",
+        "answer": r"\d{4}",
+        "sessions": 4,
+    },
     # A canvas: for the browser only, see the spider.
     TENDERS: {"image": "canvas", "input": "#code", "success": "li.tender", "answer": r"\d{4}"},
 }
@@ -36,3 +41,4 @@ TELNETCONSOLE_ENABLED = False
 # Scrapy's cookie middleware looks up the list of public suffixes; with no internet, that logs a
 # traceback before it takes the list that it brought along.
 logging.getLogger("tldextract").setLevel(logging.ERROR)
+logging.getLogger("PIL").setLevel(logging.INFO)

@@ -8,9 +8,10 @@ import logging
 import os
 import pkgutil
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
 from scrapy_acecaptcha.errors import SettingsError
@@ -29,6 +30,7 @@ ReadLocally = Callable[[bytes], "str | None"]
 REMEMBERED = 100  # newest verdicts of a host that count
 TRIED_OFTEN = 50  # images of a host, before only every TENTH one is tried where it does not pay off
 TENTH = 10
+PATIENCE = 5  # seconds for a reading that is under way when the reader is closed
 # What is believed of a host of which nothing is known, and how many verdicts weigh as much.
 EXPECTED_SHARE = 0.9
 LOCAL_WEIGHT, API_WEIGHT = 5, 10
@@ -84,6 +86,10 @@ class LocalReader:
         self._hosts: dict[str, _Host] = {}
         self._cores = threading.BoundedSemaphore(os.cpu_count() or 1)
         self._has_failed = False
+        self._running: set[Future[str | None]] = set()
+        self._is_closed = threading.Event()
+        # Also when the process ends: a model must not be read with while it is being torn down.
+        self.close = weakref.finalize(self, _finish, self._is_closed, self._running)
 
     def read(self, image: bytes, origin: Origin, waits: Waits, *, submit: bool) -> Steps[LocalText]:
         """Read *image*, if that is worth it; see :attr:`LocalText.text`.
@@ -98,6 +104,8 @@ class LocalReader:
                 return LocalText(self, host, origin)
             host.pending += submit and origin.is_judged  # that others, too, read at this moment
         future = in_thread(lambda: self._read(image, origin))
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
         text = LocalText(self, host, origin, future)
         if submit:
             try:
@@ -122,7 +130,7 @@ class LocalReader:
         """Read, in a thread; what a reader raises is no reason not to ask the API."""
         try:
             with self._cores:
-                text = self._read_bytes(image)
+                text = None if self._is_closed.is_set() else self._read_bytes(image)
             if text is not None and not isinstance(text, str):
                 raise TypeError(f"it returned {text!r:.80} and not a str or None")
         except Exception:
@@ -137,6 +145,12 @@ class LocalReader:
         if self.books is not None:
             journal, account = self.books
             journal.note_free_reading(account, host.name, source, outcome)
+
+
+def _finish(is_closed: threading.Event, running: set[Future[str | None]]) -> None:
+    """Begin no more readings, and wait for those that have begun."""
+    is_closed.set()
+    wait(running.copy(), timeout=PATIENCE)
 
 
 class LocalText:

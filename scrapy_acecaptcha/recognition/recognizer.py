@@ -122,6 +122,12 @@ class Recognizer:
         if local_reader:
             self._local = LocalReader(local_reader, self.books, self.count)
 
+    def close(self) -> None:
+        """Close the budget and the local reader; client and journal are their owners'."""
+        if self._local is not None:
+            self._local.close()
+        self.budget.close()
+
     @property
     def counts(self) -> Counter[str]:
         """What happened so far: api_requests, rejected, unreadable, reused, local_accepted ..."""

@@ -324,3 +324,32 @@ async def test_in_a_crawl(site: CaptchaSite, api: ApiStub, settings: Any, path: 
     assert "api_requests" not in crawl.stats
     assert api.calls == []
     assert free_readings(path) == {("local", "accepted"): crawl.stats["solved"]}
+
+
+EXIT_WHILE_READING = """
+import atexit, sys, threading, time
+from scrapy_acecaptcha import AceCaptchaClient, Solver
+
+begun = threading.Event()
+
+def read(image):
+    begun.set()
+    time.sleep(0.3)
+    print("read", flush=True)
+
+solver = Solver(client=AceCaptchaClient("token", sys.argv[1], retries=0), local_reader=read)
+threading.Thread(target=lambda: solver.read(b"1", url="https://example.org/"), daemon=True).start()
+begun.wait(10)
+"""
+
+
+def test_a_reading_under_way_ends_before_the_process_does(api: ApiStub) -> None:
+    """Else a model's own threads end the process by an abort."""
+    done = subprocess.run(
+        [sys.executable, "-c", EXIT_WHILE_READING, api.url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "read\n")

@@ -22,19 +22,18 @@ class CourtSpider(Spider):
     """Proceedings against each of a list of companies, one query each.
 
     The query goes along with the answer to the captcha, as `fields` of the search form; the
-    callback gets the page with the result. A cookie jar each lets the queries run side by side:
-    the site remembers one captcha for each visitor.
+    callback gets the page with the result. `sessions` in the rule lets queries run side by side.
     """
 
     name = "court"
 
     async def start(self) -> AsyncIterator[Request]:
-        for number, company in enumerate(COMPANIES):
+        for company in COMPANIES:
             yield Request(
                 f"http://{self.settings['COURT']}/search",
                 self.parse_result,
                 cb_kwargs={"company": company},
-                meta={"acecaptcha": {"fields": {"company": company}}, "cookiejar": number},
+                meta={"acecaptcha": {"fields": {"company": company}}},
                 dont_filter=True,
             )
 

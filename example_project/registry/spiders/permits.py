@@ -8,11 +8,13 @@ from registry.spiders.court import COMPANIES
 from scrapy import Request, Spider
 from scrapy.http import JsonRequest
 
-from scrapy_acecaptcha import Solver
+from scrapy_acecaptcha import CaptchaRule, Solver
 
 
 class Query:
     """One query of the JSON API, in which no rule could find an image or a form."""
+
+    rule = CaptchaRule(image="auto", answer=r"\d{4}", max_attempts=10)
 
     def __init__(self, spider: Spider, company: str) -> None:
         assert spider.crawler.engine is not None
