@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from scrapy import Request
 
 from scrapy_acecaptcha.crawl.captcha_page import shows_captcha
+from scrapy_acecaptcha.crawl.page_captcha import PageCaptcha
 from scrapy_acecaptcha.crawl.redirects import DELIVERED, original_request
-from scrapy_acecaptcha.crawl.scrapy_playwright import (
-    PageCaptcha,
-    Visit,
-    is_for_browser,
-    solves_itself,
-)
+from scrapy_acecaptcha.crawl.rule_health import AnswerWatch, RuleHealths
+from scrapy_acecaptcha.crawl.scrapy_playwright import Visit, is_for_browser, solves_itself
 from scrapy_acecaptcha.crawl.solving import hand_over
-from scrapy_acecaptcha.crawl.waiting import Stopped
+from scrapy_acecaptcha.crawl.waiting import Stopped, Waits
 from scrapy_acecaptcha.errors import AceCaptchaError, CaptchaUnsolved
 
 if TYPE_CHECKING:
@@ -33,25 +31,27 @@ if TYPE_CHECKING:
 class BrowserVisits:
     """What happens to the crawl's requests in the browser.
 
-    :param count: adds to a stat
+    :param healths: what the crawl has learnt of its rules
     :param max_image_bytes: largest image to accept, in bytes
     """
 
     def __init__(
         self,
+        *,
         sessions: Sessions,
         traffic: Traffic,
         solving: GatedSolving,
         failure: FailurePolicy,
-        count: Callable[[str], None],
-        *,
+        healths: RuleHealths,
+        waits: Waits,
         max_image_bytes: int,
     ) -> None:
         self._sessions = sessions
         self._traffic = traffic
         self._solving = solving
         self._failure = failure
-        self._count = count
+        self._healths = healths
+        self._waits = waits
         self._max_image_bytes = max_image_bytes
         self._visits: WeakKeyDictionary[Request, Visit] = WeakKeyDictionary()
 
@@ -66,9 +66,11 @@ class BrowserVisits:
         visit = Visit(
             request,
             rule,
+            watch=AnswerWatch(self._healths.of(request.url, rule), self._waits),
             max_image_bytes=self._max_image_bytes,
             pass_captcha=self._pass_in_page,
             request_started=self._traffic.request_leaves,
+            was_let_through=partial(self._was_let_through, request),
         )
         visit.begin()
         self._visits[request] = visit
@@ -99,19 +101,23 @@ class BrowserVisits:
 
     async def _pass_in_page(self, captcha: PageCaptcha) -> CaptchaResult | None:
         """Get behind a captcha on a page that waits for it."""
-        self._count("challenges")
         stale = self._traffic.request_is_back(captcha.requested)
         key = self._sessions.key(captcha.request)
-        return await self._solving.pass_captcha(captcha, key, stale)
+        return await self._solving.get_behind(captcha, key, stale)
+
+    def _was_let_through(self, request: Request) -> bool:
+        return self._traffic.gate.solved_since(self._sessions.key(request), 0)
 
     async def _hand_over(
         self, visit: Visit, request: Request, response: Response
     ) -> Request | Response:
+        rule = self._sessions.rule(request)
+        if rule is not None:
+            self._healths.page_seen(request.url, rule, response, visit.captcha is not None)
         if visit.captcha is not None:
             request.meta[DELIVERED] = True
             visit.captcha.page = visit.response(response)
             return hand_over(visit.captcha, visit.result)
-        rule = self._sessions.rule(request)
         if visit.was_clear and rule is not None and shows_captcha(response, rule):
             error = CaptchaUnsolved(
                 "The captcha came after the page was read", url=response.url, selector=rule.image

@@ -59,11 +59,11 @@ class CrawlCaptcha(ABC):
     # Evidence
 
     @abstractmethod
-    async def _see_answer(self) -> Seen:
-        """What the form led to."""
+    async def _see_answer(self) -> Seen | None:
+        """What the form led to; None if it was not sent."""
 
     @abstractmethod
-    def _asked(self) -> Asked:
+    def _asked(self) -> Asked | None:
         """What the spider asked for, and where the form's answer stands to it."""
 
     @abstractmethod
@@ -106,9 +106,11 @@ class CrawlCaptcha(ABC):
 
     async def _judge(self) -> bool | None:
         seen = await self._see_answer()
+        if seen is None:
+            return None
         asked, method, health = self._asked(), self.request.method, self._watch.health
         verdict = judge(self.rule, seen, asked, health.habit(method))
-        if asked.came_back and verdict == ACCEPTED and not self.rule.fields:
+        if asked and asked.came_back and verdict == ACCEPTED and not self.rule.fields:
             health.learn(method, Habit.BACK)
         if verdict.outcome == "unknown":
             original = await self._ask_again()

@@ -91,11 +91,12 @@ class AceCaptchaMiddleware(SolverOwner):
             count=self._count,
         )
         self._visits = BrowserVisits(
-            self._sessions,
-            self._traffic,
-            self._solving,
-            self._failure,
-            self._count,
+            sessions=self._sessions,
+            traffic=self._traffic,
+            solving=self._solving,
+            failure=self._failure,
+            healths=self._healths,
+            waits=self._waits,
             max_image_bytes=self._max_image_bytes,
         )
         self._tick: AsyncioLoopingCall | LoopingCall | None = None  # made when there is a loop

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge
-from scrapy_acecaptcha.crawl.scrapy_playwright import PageCaptcha
+from scrapy_acecaptcha.crawl.page_captcha import PageCaptcha
 from scrapy_acecaptcha.crawl.sessions import SessionDropped
 from scrapy_acecaptcha.crawl.waiting import Stopped, Waits
 from scrapy_acecaptcha.errors import CaptchaUnsolved
@@ -58,6 +58,15 @@ class GatedSolving:
     ) -> Response:
         """The page that the spider gets instead of a captcha, or of a query's bare form.
 
+        See :meth:`get_behind`.
+        """
+        return hand_over(challenge, await self.get_behind(challenge, key, stale, early))
+
+    async def get_behind(
+        self, challenge: Captcha, key: Key | None, stale: bool, early: Turn | None = None
+    ) -> CaptchaResult | None:
+        """Solve captchas until none is asked for; None if there was nothing to solve.
+
         :param key: names the session
         :param stale: the captcha may have been replaced
         :param early: the turn that the request took before its download
@@ -79,7 +88,7 @@ class GatedSolving:
                 stale = False
         finally:
             challenge.close()
-        return hand_over(challenge, result)
+        return result
 
     async def pass_captcha(
         self, challenge: Captcha, key: Key | None, stale: bool, early: Turn | None = None

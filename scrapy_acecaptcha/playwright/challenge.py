@@ -96,6 +96,17 @@ class PageChallenge:
         """When the document with the captcha was asked for: milliseconds, the browser's clock."""
         return self._seen.origin if self._seen else 0.0
 
+    @property
+    def popup(self) -> Any:
+        """The tab in which the form's answer is, if it has opened one."""
+        return self._answer.popup
+
+    @property
+    def empty_fields(self) -> tuple[str, ...]:
+        """Names of the form's other fields, as far as nothing was filled in."""
+        fields = [c for c in self._filled_in or () if c["tag"] != "select" and not c["value"]]
+        return tuple(c["name"] or c["id"] for c in fields)
+
     def not_found(self) -> CaptchaNotFound:
         """The error for a page on which no captcha appeared."""
         return CaptchaNotFound(
@@ -322,10 +333,11 @@ class PageChallenge:
     # A fresh image
 
     def renew(self) -> Steps[bool]:
-        """Have a fresh image: by `refresh`, else the page's own, else by loading the page again.
+        """Have a fresh image, in the end by loading the page; False if there is no captcha now."""
+        return bool((yield self.finds_new_image())) or not (yield self.reload())
 
-        Return False if there is no captcha any more.
-        """
+    def finds_new_image(self) -> Steps[bool]:
+        """Have a fresh image by `refresh`, or the page's own; False if there is none."""
         before = self._seen
         patience = self._timeout / 1000 if self._is_stale else self._patience
         self._is_stale = False
@@ -344,9 +356,8 @@ class PageChallenge:
             if look is None or look.attached or not look.loaded or self.observer.is_busy:
                 calm_since = now
             if now > give_up or now - calm_since > CALM_SECONDS:
-                break
+                return False
             yield self.sight.pause()
-        return not (yield self.reload())
 
     def reload(self) -> Steps[bool]:
         """Load the page again; True if no captcha stands in the way any more.
