@@ -65,7 +65,7 @@ class PageCaptcha(CrawlCaptcha):
         self._keeps_page = keeps_page
         self._shows_captcha = shows_captcha
         self._shows_bare_form = not shows_captcha
-        self._stood_at = challenge.url
+        self._stood_at = challenge.url  # when what the spider asked for was loaded
         self._image = b""  # digest of the newest
         self._seen = NOTHING  # of the newest answer
         self._was_judged = False
@@ -89,7 +89,6 @@ class PageCaptcha(CrawlCaptcha):
     async def image(self) -> bytes:
         """Take the image."""
         await self._watch.begin(self.url)
-        self._stood_at = self.url
         self.images_read += 1
         data = await self._on_page(self._challenge.image())
         self._image = digest(data)
@@ -169,6 +168,7 @@ class PageCaptcha(CrawlCaptcha):
         :raises CaptchaUnsolved: that fails
         """
         look, document = await self._in_page(self._load())
+        self._stood_at = self.url
         self._newest = document
         if look is None:
             self._shows_captcha = self._shows_bare_form = False
