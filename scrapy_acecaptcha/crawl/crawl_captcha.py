@@ -59,8 +59,8 @@ class CrawlCaptcha(ABC):
     # Evidence
 
     @abstractmethod
-    async def _see_answer(self) -> Seen | None:
-        """What the form led to; None if it was not sent."""
+    async def _see_answer(self) -> Seen:
+        """What the form led to."""
 
     @abstractmethod
     def _asked(self) -> Asked | None:
@@ -106,8 +106,6 @@ class CrawlCaptcha(ABC):
 
     async def _judge(self) -> bool | None:
         seen = await self._see_answer()
-        if seen is None:
-            return None
         asked, method, health = self._asked(), self.request.method, self._watch.health
         verdict = judge(self.rule, seen, asked, health.habit(method))
         if asked and asked.came_back and verdict == ACCEPTED and not self.rule.fields:

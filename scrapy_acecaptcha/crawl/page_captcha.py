@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STALE = "the image changed while it was read"
-
 
 class PageCaptcha(CrawlCaptcha):
     """The captcha on a page, for the crawl's side; its steps are done on the page's.
@@ -110,7 +108,7 @@ class PageCaptcha(CrawlCaptcha):
 
     # Evidence
 
-    async def _see_answer(self) -> Seen | None:
+    async def _see_answer(self) -> Seen:
         self._was_judged = True
         try:
             seen = await self._on_page(self._challenge.reaction())
@@ -120,9 +118,6 @@ class PageCaptcha(CrawlCaptcha):
             error.retry = self._watch.health.has_succeeded
             self._watch.told("unsent", self._facts())
             raise
-        if seen is None:
-            self._unsent = STALE
-            return None
         self._answer = await self._in_page(self._find_answer())
         self._shows_captcha = seen.captcha
         self._seen = seen = self._completed(seen, self._answer)
