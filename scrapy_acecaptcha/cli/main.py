@@ -39,6 +39,7 @@ DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes; 130 is what shells report for Ctrl-C."""
 
 _BAR_FROM = 10  # files
+_TOKEN = "ACEDATACLOUD_API_TOKEN"  # noqa: S105 - the name of an environment variable
 
 # A PNG of four digits, for `check`: no call of the API asks about the token alone.
 _SAMPLE = base64.b64decode(
@@ -287,10 +288,21 @@ def _sandbox_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CODE:PROBABILITY",
         help="answer with this API error that often, say too_many_requests:0.2; task answers late",
     )
-    parser.add_argument("--token", help="accept this token only (default: any)")
+    parser.add_argument(
+        "--token",
+        nargs="?",
+        const="",
+        help="accept this token only (default: any); without a value that of the environment "
+        f"variable {_TOKEN}, which other users of the machine cannot see",
+    )
 
 
 def _sandbox(options: argparse.Namespace) -> int:
+    token = options.token
+    if token == "":
+        token = os.environ.get(_TOKEN)
+        if not token:
+            raise SettingsError(f"--token without a value takes that of {_TOKEN}, which is not set")
     try:
         from scrapy_acecaptcha.recognition.sandbox import Sandbox  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -298,14 +310,13 @@ def _sandbox(options: argparse.Namespace) -> int:
         return FAILED
     # Nobody needs to hear of the calls that Ctrl-C cuts off.
     logging.getLogger("waitress").setLevel(logging.ERROR)
-    server = Sandbox(
-        options.port, latency=options.latency, fail=dict(options.fail), token=options.token
-    )
+    server = Sandbox(options.port, latency=options.latency, fail=dict(options.fail), token=token)
     try:
         with server:
             print(f"Listening on {server.url}, Ctrl-C to stop. To point clients here:")
             for name, value in server.environ.items():
-                print(f"  export {name}={shlex.quote(value)}", flush=True)
+                if name != _TOKEN or options.token != "":  # else it is there already
+                    print(f"  export {name}={shlex.quote(value)}", flush=True)
             threading.Event().wait()  # for Ctrl-C
     except OSError as error:
         _complain(f"port {options.port} of 127.0.0.1: {error.strerror}; choose one with --port")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -84,8 +85,21 @@ def keep(image: bytes, options: argparse.Namespace, report: Report) -> None:
     kind = image_format(image) or "bin"
     file: Path = options.output or Path(f"captcha.{'jpg' if kind == 'jpeg' else kind}")
     with step("image"):
-        file.write_bytes(image)
+        _write(file, image)
     report.ok("image", f"{kind.upper()}, {len(image):,} bytes, written to {file}")
+
+
+def _write(file: Path, image: bytes) -> None:
+    """Write *image*; through a link, as others may have laid it in a folder like /tmp, never."""
+    follow_no_link = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
+    try:
+        number = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | follow_no_link, 0o666)
+    except OSError as error:
+        if file.is_symlink():
+            raise OSError(error.errno, "it is a link, which is not followed", str(file)) from None
+        raise
+    with open(number, "wb") as output:
+        output.write(image)
 
 
 def may_read(options: argparse.Namespace, report: Report) -> bool:

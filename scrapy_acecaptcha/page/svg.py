@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from scrapy_acecaptcha.errors import CaptchaImageError
 MAX_SVG_PIXELS = 4_000_000
 DRAWING_SECONDS = 5
 DRAWING_BYTES = 500_000_000
+
+# All that the renderer's process is told of the environment: no token and no password.
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "LC_ALL")
 
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
@@ -35,7 +39,12 @@ def draw_svg(svg: bytes) -> bytes:
     source = _self_contained(svg)
     try:
         drawn = subprocess.run(  # noqa: S603 - our own code
-            command, input=source, capture_output=True, check=True, timeout=DRAWING_SECONDS
+            command,
+            input=source,
+            capture_output=True,
+            check=True,
+            timeout=DRAWING_SECONDS,
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         )
     except subprocess.TimeoutExpired:
         raise CaptchaImageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -78,14 +79,24 @@ class SharedBudget(Budget):
     :raises SettingsError: the extra ``redis`` is missing, or the server cannot be used
     """
 
-    # One step on the server, so that workers cannot overshoot between looking and taking. A server
-    # that lost its memory in a restart is reminded of what this worker has seen.
+    # One step on the server, so that workers cannot overshoot between looking and taking. Beside
+    # the count, the server knows what each worker has taken. One that lost its memory in a restart
+    # is reminded by every worker of all that this one has seen, its own calls in any case.
     _TAKE = """
-        local limit, seen = tonumber(ARGV[1]), tonumber(ARGV[2])
-        local spent = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), seen)
-        if limit > 0 and spent >= limit then return 0 end
-        redis.call('SET', KEYS[1], spent + 1)
-        return spent + 1
+        if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('DEL', KEYS[2]) end
+        for i = 3, #ARGV, 2 do
+            local taken = tonumber(redis.call('HGET', KEYS[2], ARGV[i]) or '0')
+            if tonumber(ARGV[i + 1]) > taken then
+                redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+            end
+        end
+        local spent, limit = 0, tonumber(ARGV[1])
+        for _, taken in ipairs(redis.call('HVALS', KEYS[2])) do spent = spent + taken end
+        spent = math.max(spent, tonumber(redis.call('GET', KEYS[1]) or '0'))
+        local granted = (limit > 0 and spent >= limit) and 0 or 1
+        redis.call('SET', KEYS[1], spent + granted)
+        redis.call('HINCRBY', KEYS[2], ARGV[2], granted)
+        return {granted, redis.call('HGETALL', KEYS[2])}
     """
 
     def __init__(self, limit: int, url: str, key: str, *, name: str = "ACECAPTCHA_BUDGET") -> None:
@@ -93,6 +104,9 @@ class SharedBudget(Budget):
         self.key = key
         self._redis = _connect(url, key)
         self._script = self._redis.register_script(self._TAKE)
+        self._me = uuid.uuid4().hex.encode()
+        self._granted = 0
+        self._taken: dict[bytes, int] = {}  # by each worker, as far as this one knows
 
     def close(self) -> None:
         """Close the connections to the server."""
@@ -107,10 +121,17 @@ class SharedBudget(Budget):
         return int(self._asked(lambda: self._redis.get(self.key)) or 0)
 
     def _take(self) -> bool:
-        spent = int(self._asked(lambda: self._script([self.key], [self.limit, self._spent])))
         with self._lock:
-            self._spent = max(self._spent, spent)
-        return spent > 0
+            seen = [part for worker in self._taken.items() for part in worker]
+        keys = [self.key, f"{self.key}:workers"]
+        granted, now = self._asked(lambda: self._script(keys, [self.limit, self._me, *seen]))
+        with self._lock:
+            for worker, taken in zip(now[::2], map(int, now[1::2]), strict=True):
+                self._taken[worker] = max(taken, self._taken.get(worker, 0))
+            # The server may have forgotten what other threads were just granted.
+            self._granted += granted
+            self._taken[self._me] = max(self._granted, self._taken[self._me])
+        return bool(granted)
 
     def _asked(self, ask: Callable[[], Any]) -> Any:
         """Ask the server; no answer means no, as nobody knows what the other workers have spent."""

@@ -15,8 +15,10 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 try:
     from flask import Flask, Response, jsonify, request
@@ -31,6 +33,8 @@ except ImportError as error:
     ) from error
 
 from scrapy_acecaptcha.errors import SettingsError
+from scrapy_acecaptcha.hosts import space_of
+from scrapy_acecaptcha.recognition.waits import in_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -58,6 +62,10 @@ FAILURES = (*_ERRORS, _LATE)
 """What the parameter ``fail`` may name: the API's error codes, and ``task`` for a late answer."""
 
 
+MAX_BODY = 4_000_000  # bytes of a request
+MAX_TASKS = 10_000  # newest ones that are remembered
+
+
 def create_app(
     latency: float = 0.0,
     fail: Mapping[str, float] | None = None,
@@ -74,6 +82,8 @@ def create_app(
     :raises SettingsError: a latency, failure or probability that cannot be
     """
     app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.before_request(_check_host)
     api = _Api(latency, fail or {}, token, recognise)
     app.extensions["sandbox"] = api
     app.add_url_rule("/captcha/recognition/image2text", view_func=api.image2text, methods=["POST"])
@@ -113,6 +123,7 @@ class LocalServer:
             map=self._sockets,
             sockets=[listener],
             threads=self.threads,
+            max_request_body_size=MAX_BODY,
             connection_limit=1000,
         )
         self._stopping.clear()
@@ -161,7 +172,7 @@ class Sandbox(LocalServer):
 
     @property
     def calls(self) -> int:
-        """Number of recognitions that the API would have charged."""
+        """Number of recognitions that the API would have charged: a task when its text is read."""
         return self._api.charged
 
     @property
@@ -209,12 +220,13 @@ class _Api:
         failure = self._draw_failure()
         if failure in _ERRORS:
             raise _Refusal(failure)
-        if failure == _LATE:
-            return self._answer_late()
-        started = datetime.now(timezone.utc)
         data, image = _image_in_body()
+        if failure == _LATE or _json_body().get("async") is True:
+            return self._answer_later(data, image, not_at_once=failure == _LATE)
+        started = datetime.now(timezone.utc)
         self.closing.wait(self.latency)
         text = self._read(data, image)
+        self._charge()
         return jsonify(text=text, trace_id=_new_id(), **_times(started, datetime.now(timezone.utc)))
 
     def tasks(self) -> Response:
@@ -222,11 +234,14 @@ class _Api:
         task_id = _json_body().get("task_id")
         task = self._tasks.get(task_id) if isinstance(task_id, str) else None
         if task is None:
-            raise _Refusal("bad_request", f"There is no task {task_id!r}.")
+            raise _Refusal("bad_request", f"There is no task {task_id!r:.80}.")
         ids = {"task_id": task_id, "trace_id": task.trace_id}
-        if not task.ready():
-            return jsonify(status="processing", **ids)
-        return jsonify(status="ready", text=task.text, **ids, **_times(task.started, task.due))
+        status = task.status()
+        if status != "ready":
+            return jsonify(status=status, **ids)
+        if task.is_first_read():
+            self._charge()
+        return jsonify(status=status, text=task.text, **ids, **_times(task.started, task.due))
 
     def _authorize(self) -> None:
         """Let a bearer token pass; werkzeug has it without white space around it."""
@@ -245,32 +260,60 @@ class _Api:
         return None
 
     def _read(self, data: bytes, image: Image.Image) -> str:
-        text = self.recognise(data) if self.recognise else ocr.read(image)
+        return self.recognise(data) if self.recognise else ocr.read(image)
+
+    def _charge(self) -> None:
         with self._lock:
             self.charged += 1
-        return text
 
-    def _answer_late(self) -> tuple[Response, int]:
-        data, image = _image_in_body()
-        task = _Task(self._read(data, image), self.latency)
+    def _answer_later(
+        self, data: bytes, image: Image.Image, *, not_at_once: bool
+    ) -> tuple[Response, int]:
+        task = _Task(in_thread(lambda: self._read(data, image)), self.latency, not_at_once)
         task_id = _new_id()
-        self._tasks[task_id] = task
+        with self._lock:
+            self._tasks[task_id] = task
+            while len(self._tasks) > MAX_TASKS:
+                del self._tasks[next(iter(self._tasks))]
         return jsonify(task_id=task_id, trace_id=task.trace_id), 201
 
 
 class _Task:
-    """A recognition whose text is handed out later: not on the first poll, nor before its time."""
+    """A recognition whose text is handed out when it is asked for, and charged then.
 
-    def __init__(self, text: str, latency: float) -> None:
-        self.text = text
+    :param latency: seconds that it takes at least
+    :param not_at_once: the first look finds it under way in any case
+    """
+
+    def __init__(self, text: Future[str], latency: float, not_at_once: bool) -> None:
         self.trace_id = _new_id()
         self.started = datetime.now(timezone.utc)
         self.due = self.started + timedelta(seconds=latency)
-        self._polled = False
+        self._text = text
+        self._not_at_once = not_at_once
+        self._unread = [True]
 
-    def ready(self) -> bool:
-        polled, self._polled = self._polled, True
-        return polled and datetime.now(timezone.utc) >= self.due
+    @property
+    def text(self) -> str:
+        return self._text.result()
+
+    def status(self) -> str:
+        not_yet, self._not_at_once = self._not_at_once, False
+        if not_yet or not self._text.done() or datetime.now(timezone.utc) < self.due:
+            return "processing"
+        return "failed" if self._text.exception() else "ready"
+
+    def is_first_read(self) -> bool:
+        try:
+            return self._unread.pop()  # as one step, whoever else asks at this moment
+        except IndexError:
+            return False
+
+
+def _check_host() -> None:
+    """Answer to loopback names only: a page in a browser could have its own name lead here."""
+    if space_of(urlsplit(f"//{request.host}").hostname or "") != "loopback":
+        raise _Refusal("forbidden", "The sandbox answers to localhost and 127.0.0.1 only.")
 
 
 def _check_failures(fail: Mapping[str, float]) -> None:
@@ -296,12 +339,17 @@ def _error_reply(refusal: _Refusal) -> tuple[Response, int]:
 
 def _http_error_reply(error: HTTPException) -> tuple[Response, int]:
     """Answer for Flask: an unknown address or method, or a bug here."""
+    if error.code == 413:
+        return _error_reply(_Refusal("bad_request", f"The body has more than {MAX_BODY} bytes."))
     broken = error.code is not None and error.code >= 500
     return _error_reply(_Refusal("api_error" if broken else "no_api"))
 
 
 def _json_body() -> dict[str, Any]:
-    body = request.get_json(silent=True)
+    try:
+        body = request.get_json(silent=True)
+    except RecursionError:  # nested a thousand times
+        body = None
     if not isinstance(body, dict):
         raise _Refusal(
             "bad_request", "The body must be a JSON object, sent as content-type: application/json."

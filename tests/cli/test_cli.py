@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -308,6 +310,31 @@ def test_sandbox_takes_failures_one_by_one_and_several_at_a_time(
         "fail": {"api_error": 0.1, "timeout": 0.2, "task": 0.5},
         "token": None,
     }
+
+
+def test_sandbox_takes_its_token_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other users of the machine see the arguments of every process."""
+
+    class Watched(Sandbox):
+        def __enter__(self) -> Any:
+            super().__enter__()
+            seen.append(self.environ["ACEDATACLOUD_API_TOKEN"])
+            return self
+
+    seen: list[str] = []
+    monkeypatch.setattr("scrapy_acecaptcha.recognition.sandbox.Sandbox", Watched)
+    monkeypatch.setattr(
+        "scrapy_acecaptcha.cli.main.threading", Mock(Event=Mock(side_effect=KeyboardInterrupt))
+    )
+    monkeypatch.setenv("ACEDATACLOUD_API_TOKEN", "secret")
+    assert main(["sandbox", "--port", "0", "--token"]) == 130
+    assert seen == ["secret"]
+    assert "secret" not in capsys.readouterr().out
+    monkeypatch.delenv("ACEDATACLOUD_API_TOKEN")
+    assert main(["sandbox", "--port", "0", "--token"]) == 2
+    assert "ACEDATACLOUD_API_TOKEN, which is not set" in capsys.readouterr().err
 
 
 def test_sandbox_says_that_its_port_is_in_use(capsys: pytest.CaptureFixture[str]) -> None:

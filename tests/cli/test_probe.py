@@ -118,10 +118,17 @@ def test_svg_is_drawn(site: CaptchaSite, probe: Probe) -> None:
     assert image_format(Path("captcha.png").read_bytes()) == "png"
 
 
-def test_the_image_goes_where_it_is_told_to(site: CaptchaSite, probe: Probe) -> None:
+def test_the_image_goes_where_it_is_told_to(
+    site: CaptchaSite, probe: Probe, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert probe(f"{site.url}/inplace/record/1", "--output", "here.png") == 0
     assert [file.name for file in Path().iterdir()] == ["here.png"]
     assert probe(f"{site.url}/inplace/record/1", "--output", "no/such/folder.png") == 1
+    Path("link.png").symlink_to("victim.png")
+    capsys.readouterr()
+    assert probe(f"{site.url}/inplace/record/1", "--output", "link.png") == 1
+    assert "link, which is not followed" in capsys.readouterr().out
+    assert not Path("victim.png").exists()
 
 
 def test_a_page_without_captcha(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -225,6 +226,21 @@ def test_white_space_in_base64_changes_nothing(
 def test_svg_is_drawn_in_its_own_size(attributes: str, size: tuple[int, int]) -> None:
     box = '<rect width="10" height="10" fill="red"/>'
     assert drawn(svg(box, attributes))[0] == size
+
+
+def test_the_renderer_does_not_know_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, str]] = []
+
+    def run(*args: object, **options: Any) -> Any:
+        seen.append(options["env"])
+        raise subprocess.TimeoutExpired("renderer", 1)
+
+    monkeypatch.setenv("ACEDATACLOUD_API_TOKEN", "secret")
+    monkeypatch.setattr("subprocess.run", run)
+    with pytest.raises(CaptchaImageError):
+        draw_svg(RED_BOX)
+    assert "PATH" in seen[0]
+    assert "secret" not in seen[0].values()
 
 
 def test_svg_is_drawn_on_white() -> None:

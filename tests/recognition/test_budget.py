@@ -196,3 +196,20 @@ class TestSharedBudget:
             budget.spend()
             restart.join()
             assert budget.spent == 2  # though the server kept nothing on disk
+
+    def test_an_emptied_server_is_told_by_all_workers_what_they_took(self, url: str) -> None:
+        workers = [SharedBudget(100, url, KEY) for _ in range(3)]
+        for worker in workers:
+            for _ in range(20):
+                worker.spend()  # the first has never seen what the others took
+        with redis.Redis.from_url(url) as client:
+            client.flushall()
+        granted = 60
+        for worker in workers * 100:
+            try:
+                worker.spend()
+            except BudgetExhausted:
+                continue
+            granted += 1
+        assert granted == 100
+        assert {worker.spent for worker in workers} == {100}

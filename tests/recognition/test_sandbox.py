@@ -420,3 +420,70 @@ def test_stdout_stays_quiet() -> None:
     )
     done = run_python(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+class TestTasks:
+    def test_a_text_is_charged_when_it_is_first_read(self) -> None:
+        read = threading.Event()
+
+        def recognise(image: bytes) -> str:
+            read.wait(10)
+            return "7364"
+
+        with Sandbox(recognise=recognise) as sandbox:
+            image = base64.b64encode(draw("1")).decode()
+            reply = post(sandbox, json={"image": image, "async": True})
+            task = {"task_id": reply.json()["task_id"]}
+            assert (reply.status_code, "text" in reply.json()) == (201, False)
+            assert post(sandbox, path="/captcha/tasks", json=task).json()["status"] == "processing"
+            read.set()
+            while (reply := post(sandbox, path="/captcha/tasks", json=task)).json()[
+                "status"
+            ] != "ready":
+                assert sandbox.calls == 0
+            assert reply.json()["text"] == "7364"
+            post(sandbox, path="/captcha/tasks", json=task)
+            assert sandbox.calls == 1
+
+    def test_the_client_reads_by_tasks(self) -> None:
+        with (
+            Sandbox(latency=0.05, recognise=lambda _: "7364") as sandbox,
+            AceCaptchaClient("any", sandbox.url, tasks=True) as client,
+        ):
+            assert client.recognize(draw("1")) == "7364"
+            assert sandbox.calls == 1
+
+    def test_a_task_that_fails_is_free(self) -> None:
+        with Sandbox(recognise=lambda _: 1 / 0) as sandbox:  # type: ignore[arg-type, return-value]
+            image = base64.b64encode(draw("1")).decode()
+            task = post(sandbox, json={"image": image, "async": True}).json()["task_id"]
+            while (status := post(sandbox, path="/captcha/tasks", json={"task_id": task}).json())[
+                "status"
+            ] == "processing":
+                pass
+            assert status["status"] == "failed"
+            assert sandbox.calls == 0
+
+
+class TestStrangers:
+    @pytest.mark.parametrize("host", ["evil.example.org", "10.0.0.1:80", "localhost.evil.org", "["])
+    def test_other_names_that_lead_here(self, host: str) -> None:
+        with Sandbox(recognise=lambda _: "1") as sandbox:
+            reply = post(sandbox, draw("1"), headers={"host": host})
+        assert (reply.status_code, sandbox.calls) in ((403, 0), (400, 0))
+
+    @pytest.mark.parametrize("host", ["localhost:8765", "127.0.0.1", "[::1]:8765"])
+    def test_loopback_names(self, host: str) -> None:
+        with Sandbox(recognise=lambda _: "1") as sandbox:
+            assert post(sandbox, draw("1"), headers={"host": host}).status_code == 200
+
+    def test_a_body_without_end(self) -> None:
+        client = create_app().test_client()
+        head = {"authorization": "Bearer any"}
+        path = "/captcha/recognition/image2text"
+        large = client.post(path, json={"image": "A" * 4_000_001}, headers=head)
+        deep = client.post(
+            path, data="[" * 100_000, headers={**head, "content-type": "application/json"}
+        )
+        for reply in (large, deep):
+            assert (reply.status_code, reply.get_json()["error"]["code"]) == (400, "bad_request")
