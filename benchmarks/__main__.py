@@ -1,7 +1,12 @@
-"""Measure everything, print one table, write RESULTS.md: ``python -m benchmarks``."""
+"""Measure everything, print one table, write RESULTS.md: ``python -m benchmarks``.
+
+``python -m benchmarks --queue 1000 10000 100000`` measures that row alone, with queues of so many
+requests, and prints it.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import sys
@@ -13,13 +18,14 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import rows
-from benchmarks.rows import Row, Servers
+from benchmarks import rows, walls
 from benchmarks.servers import serve
+from benchmarks.tables import Row, Servers, side_by_side
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 PACKAGES = ("scrapy-acecaptcha", "Scrapy", "Twisted", "parsel", "lxml", "requests", "playwright")
 SOLVES = 20_000
+QUEUED = [1_000, 10_000]
 HOW = """
 Rows are measured one after the other, each crawl in a process of its own, the site and the API in
 others; the last four rows, which are about calls, long waits and memory rather than speed, run side
@@ -64,10 +70,13 @@ def measure(servers: Servers) -> tuple[list[Row], list[str]]:
         rows.throughput(servers, "titles", 7, "a spider that reads each page's title", 0.97),
         rows.throughput(servers, "pages", 3, "at worst: a spider that looks at nothing", None),
         rows.parallel(servers, 1),
+        *walls.walls(servers),
+        walls.pools(servers),
+        walls.growth(servers, *QUEUED),
         rows.latency(servers, 20),
         rows.heartbeat(servers, 2),
     ]
-    *more, profile = rows.side_by_side(
+    *more, profile = side_by_side(
         partial(rows.blocking, servers),
         partial(rows.calls, servers),
         partial(rows.clients, servers, 2),
@@ -101,6 +110,13 @@ def machine() -> str:
 
 def main() -> int:
     """0 if every row reached what it must."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("--queue", type=int, nargs="+", metavar="N", help="this row alone")
+    queued = parser.parse_args().queue
+    if queued:
+        with serve("site") as site, serve("api") as api:
+            print(as_markdown([walls.growth(Servers(site, api, ""), *queued)]))
+        return 0
     started = time.monotonic()
     measured_on = machine()
     with serve("site") as site, serve("api") as api, serve("services") as services:

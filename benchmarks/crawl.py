@@ -34,11 +34,11 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def with_addon(site: str, api: str = "https://api.acedata.cloud") -> dict[str, Any]:
-    """Settings that turn the add-on on for *site*."""
+def with_addon(site: str, api: str = "https://api.acedata.cloud", **fields: Any) -> dict[str, Any]:
+    """Settings that turn the add-on on for *site*, with *fields* in its rule."""
     return {
         "ADDONS": {"scrapy_acecaptcha.Addon": 500},
-        "ACECAPTCHA_RULES": {site.partition("://")[2]: RULE},
+        "ACECAPTCHA_RULES": {site.partition("://")[2]: {**RULE, **fields}},
         "ACECAPTCHA_API_BASE_URL": api,
     }
 
@@ -92,6 +92,7 @@ class Timed(Spider):
         self.done = _clocks()
 
     def closed(self, reason: str) -> None:
+        self.result["bytes_at_the_end"] = psutil.Process().memory_info().rss
         self.result.update({clock: self.done[clock] - self.started[clock] for clock in self.done})
         self.result["stats"] = {
             key.partition("/")[2]: value
@@ -133,6 +134,17 @@ class Sessions(Timed):
     def requests(self) -> Iterator[Request]:
         for i in range(self.n):
             yield self.request(i, cookiejar=i)
+
+
+class Jars(Timed):
+    """Pages that are spread over so many cookiejars by hand."""
+
+    name = "jars"
+    jars: int
+
+    def requests(self) -> Iterator[Request]:
+        for i in range(self.n):
+            yield self.request(i, cookiejar=i % self.jars)
 
 
 class OneByOne(Timed):
@@ -192,7 +204,7 @@ class Memory(Sessions):
         yield from islice(self.rest, 1)
 
 
-SPIDERS = {spider.name: spider for spider in (Pages, Titles, Sessions, OneByOne, Memory)}
+SPIDERS = {spider.name: spider for spider in (Pages, Titles, Sessions, Jars, OneByOne, Memory)}
 
 
 def main(spider: str, arguments: str, settings: str, profile: str = "") -> None:

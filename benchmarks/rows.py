@@ -7,8 +7,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,30 +16,11 @@ from benchmarks.crawl import run, with_addon
 from benchmarks.profiles import Profile
 from benchmarks.servers import draw, fetch
 from benchmarks.services import SECONDS as SERVICE_SECONDS
+from benchmarks.tables import Row, Servers
 from scrapy_acecaptcha import AceCaptchaClient
 
 CLIENTS_PYTHON = Path(".venv/clients/bin/python")
 BLOCKING = {"DOWNLOADER_MIDDLEWARES": {"benchmarks.blocking.BlockingCaptchaMiddleware": 543}}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table."""
-
-    what: str
-    ours: str
-    otherwise: str
-    target: str = ""
-    reached: bool | None = None
-
-
-@dataclass(frozen=True)
-class Servers:
-    """URLs of what the rows crawl and call."""
-
-    site: str
-    api: str
-    services: str
 
 
 def throughput(servers: Servers, spider: str, pairs: int, what: str, target: float | None) -> Row:
@@ -232,9 +211,3 @@ def _told_profile(profile: Profile, least: float) -> Iterable[str]:
     for name, seconds in profile.functions(least):
         yield f"| {name} | {seconds * 1e6:.0f} |"
     yield ""
-
-
-def side_by_side(*tasks: Any) -> list[Any]:
-    """Run what does not disturb each other at the same time."""
-    with ThreadPoolExecutor(len(tasks)) as pool:
-        return [future.result() for future in [pool.submit(task) for task in tasks]]

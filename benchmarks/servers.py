@@ -10,6 +10,7 @@ import asyncio
 import base64
 import io
 import json
+import math
 import random
 import string
 import subprocess
@@ -29,6 +30,9 @@ PAGES = 100  # different pages without a captcha
 PAGE_BYTES = 20_000
 PAGES_THAT_SAY_CAPTCHA = 5  # of these hundred
 RULE = {"image": "img#captcha", "input": "input[name=code]"}
+# Pages per captcha, by what is asked for at a wall: shown to whoever has answered once, walls in
+# place and on a page of its own that ask again, and a query form that asks each time.
+PER_CAPTCHA = {"record": math.inf, "again": 100, "away": 100, "ask": 1}
 UNREAD = "UNREAD"  # what the API reads in a screenshot; the site takes it
 
 _TEXT_LENGTH = 6
@@ -99,12 +103,12 @@ class HttpSession:
     """What the site remembers of a visitor: above all one expected answer, never two."""
 
     expected: str = ""
-    may_pass: bool = False
+    pages: float = 0  # that it may still see
 
 
 @dataclass
 class Wall:
-    """Records that are shown to whoever has answered once, as in many a registry.
+    """Records that are shown to whoever has answered, as in many a registry.
 
     The right answer leads back to the record, a wrong one to the next captcha.
     """
@@ -122,26 +126,46 @@ class Wall:
 
     async def record(self, request: web.Request) -> web.Response:
         visitor, key = self.visitor(request)
-        if visitor.may_pass:
+        self.stats["requests"] += 1
+        if visitor.pages:
+            visitor.pages -= 1
             self.stats["pages"] += 1
             return _html(_RECORD % request.match_info["i"])
-        response = _html(_FORM % f"/{request.match_info['wall']}/captcha.png")
+        if request.match_info["kind"] == "away":
+            check = f"/{request.match_info['wall']}/away/{request.match_info['i']}/check"
+            response = web.Response(status=302, headers={"Location": check})
+        else:
+            response = self.form(request)
         response.set_cookie("sid", key, httponly=True)
         return response
 
+    async def check(self, request: web.Request) -> web.Response:
+        self.stats["requests"] += 1
+        return self.form(request)
+
+    def form(self, request: web.Request) -> web.Response:
+        return _html(_FORM % f"/{request.match_info['wall']}/captcha.png")
+
     async def image(self, request: web.Request) -> web.Response:
         visitor, _ = self.visitor(request)
+        self.stats["requests"] += 1
         visitor.expected = _random_text()
         return web.Response(body=draw(visitor.expected), content_type="image/png")
 
     async def answer(self, request: web.Request) -> web.Response:
         visitor, _ = self.visitor(request)
+        self.stats["requests"] += 1
         answer = (await request.post()).get("code")
         expected, visitor.expected = visitor.expected, ""
         is_right = bool(answer) and answer in (expected, UNREAD)
-        visitor.may_pass |= is_right
+        kind = request.match_info["kind"]
+        if is_right:
+            visitor.pages = PER_CAPTCHA[kind]
         self.stats["solved" if is_right else "wrong"] += 1
-        raise web.HTTPSeeOther(request.path)
+        if kind == "ask" and is_right:  # the query's answer
+            visitor.pages = 0
+            return _html(_RECORD % request.match_info["i"])
+        raise web.HTTPSeeOther(request.path.removesuffix("/check"))
 
 
 def site() -> web.Application:
@@ -161,6 +185,9 @@ def site() -> web.Application:
     async def record(request: web.Request) -> web.Response:
         return await wall(request).record(request)
 
+    async def check(request: web.Request) -> web.Response:
+        return await wall(request).check(request)
+
     async def image(request: web.Request) -> web.Response:
         return await wall(request).image(request)
 
@@ -173,8 +200,12 @@ def site() -> web.Application:
     app = web.Application()
     app.router.add_get("/", front_page)
     app.router.add_get("/page/{i}", page)
-    app.router.add_get("/{wall}/record/{i}", record)
-    app.router.add_post("/{wall}/record/{i}", answer)
+    kinds = "|".join(PER_CAPTCHA)
+    records = f"/{{wall}}/{{kind:{kinds}}}/{{i}}"
+    app.router.add_get(records, record)
+    app.router.add_post(records, answer)
+    app.router.add_get(f"{records}/check", check)
+    app.router.add_post(f"{records}/check", answer)
     app.router.add_get("/{wall}/captcha.png", image)
     app.router.add_get("/{wall}/stats", stats)
     _add_query(app)

@@ -30,25 +30,33 @@ class EachTime:
 
     def __init__(self, healths: RuleHealths) -> None:
         self._healths = healths
-        self._in_a_row: dict[tuple[object, ...], int] = {}
+        self._in_a_row: dict[tuple[object, ...], int] = {}  # 0: only where a rule suggests others
 
     def expects(self, request: Request, rule: CaptchaRule) -> bool:
         """Whether *request* will meet a captcha whatever has been solved before."""
+        suggested = self._is_suggested(request, rule)
+        if not self._in_a_row:
+            return suggested
         seen = self._in_a_row.get(_kind(request, rule))
-        if seen is not None:
-            return seen >= IN_A_ROW
-        habit = self._healths.of(request.url, rule).habit(request.method)
-        return bool(rule.fields) or habit is Habit.EACH
+        return suggested if seen is None else seen >= IN_A_ROW
 
     def seen(self, request: Request, rule: CaptchaRule, captcha: bool) -> None:
         """Note whether a session that had been let through before met a captcha."""
+        suggested = self._is_suggested(request, rule)
+        if not captcha and not suggested and not self._in_a_row:
+            return  # as most pages are: nothing to forget
         kind = _kind(request, rule)
-        if kind in self._in_a_row:
-            self._in_a_row[kind] = self._in_a_row[kind] + 1 if captcha else 0
-        elif not captcha or not self.expects(request, rule):
+        in_a_row = self._in_a_row.pop(kind, IN_A_ROW if suggested else 0)
+        in_a_row = in_a_row + 1 if captcha else 0
+        if in_a_row or suggested:
             if len(self._in_a_row) >= REMEMBERED:
                 self._in_a_row.pop(next(iter(self._in_a_row)))
-            self._in_a_row[kind] = int(captcha)
+            self._in_a_row[kind] = in_a_row
+
+    def _is_suggested(self, request: Request, rule: CaptchaRule) -> bool:
+        if rule.fields:
+            return True
+        return self._healths.of(request.url, rule).habit(request.method) is Habit.EACH
 
 
 def _kind(request: Request, rule: CaptchaRule) -> tuple[object, ...]:
