@@ -77,6 +77,16 @@ def same_origin(url: str, other: str) -> bool:
     )
 
 
+def same_page(one: str, other: str) -> bool:
+    """Whether two addresses are the same but for scheme, `www.` and a slash at the end."""
+    return _bare_address(one) == _bare_address(other)
+
+
+def _bare_address(url: str) -> tuple[str, str, str]:
+    parts = urlsplit(url)
+    return parts.netloc.removeprefix("www."), parts.path.rstrip("/"), parts.query
+
+
 def host_of(url: str) -> str:
     """The host of *url* as it stands in requests; empty if there cannot be such a host."""
     return _host_and_port(url)[0]

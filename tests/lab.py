@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from threading import Event
 from typing import Any
 
 from flask import Flask, Response, jsonify, redirect, request
@@ -45,9 +46,7 @@ class Lab:
         app.add_url_rule("/captcha.svg", view_func=self._svg)
         app.add_url_rule("/send", view_func=self._send, methods=["GET", "POST"])
         app.add_url_rule("/check", view_func=self._check, methods=["GET", "POST"])
-        app.add_url_rule(
-            "/record", "record", view_func=lambda: Response(self.record[0], headers=self.record[1])
-        )
+        app.add_url_rule("/record", view_func=self._record)
         app.add_url_rule("/slow", view_func=self._slow)
         app.add_url_rule("/events", view_func=self._events)
         self._server = Server(app)
@@ -63,6 +62,8 @@ class Lab:
         self.loads = 0
         self.expected = ""
         self.hold: Any = None  # an Event that /slow waits for
+        self.shows_record = Event()
+        self.opens = self.opened = 0  # pages without a captcha, after a right answer; just now
         self.events: SimpleQueue[str] = SimpleQueue()  # what /events tells the page
 
     def __enter__(self) -> Lab:
@@ -80,6 +81,9 @@ class Lab:
 
     def _page(self) -> str:
         self.loads += 1
+        if self.opened:
+            self.opened -= 1
+            return "<!DOCTYPE html><title>Register</title>The register"
         page = self.page
         if "{data}" in page:
             import base64
@@ -100,7 +104,9 @@ class Lab:
     def _is_right(self) -> bool:
         self.sent.append({name: request.values.getlist(name) for name in request.values})
         expected, self.expected = self.expected, ""  # every answer is single use
-        return bool(expected) and request.values.get("code") == expected
+        is_right = bool(expected) and request.values.get("code") == expected
+        self.opened = self.opens if is_right else 0
+        return is_right
 
     def _send(self) -> Any:
         return redirect("/record" if self._is_right() else self.wrong)
@@ -114,6 +120,10 @@ class Lab:
             told = self.events.get(timeout=5)
             return Response(f"retry: 50\ndata: {told}\n\n", mimetype="text/event-stream")
         return Response("retry: 50\n\n", mimetype="text/event-stream")
+
+    def _record(self) -> Response:
+        self.shows_record.set()
+        return Response(self.record[0], headers=self.record[1])
 
     def _slow(self) -> str:
         if self.hold is not None:

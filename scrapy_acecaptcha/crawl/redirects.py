@@ -6,6 +6,10 @@ from urllib.parse import urlsplit
 
 from scrapy import Request
 
+from scrapy_acecaptcha import hosts
+
+same_page = hosts.same_page
+
 DELIVERED = "_acecaptcha_delivered"  # request.meta key: the spider has had the response
 SENT = "_acecaptcha_sent"  # request.meta key: what a redirect makes a request forget
 SENT_AT = "_acecaptcha_sent_at"  # request.meta key: solves in the crawl when it was first sent
@@ -64,13 +68,3 @@ def note_original(request: Request) -> None:
     }
     for name in headers.keys() & _REDIRECTS_DROP:
         meta[SENT][name.decode()] = (headers[name] or b"").decode("latin-1")
-
-
-def same_page(one: str, other: str) -> bool:
-    """Whether two addresses are the same but for scheme, `www.` and a slash at the end."""
-    return _bare(one) == _bare(other)
-
-
-def _bare(url: str) -> tuple[str, str, str]:
-    parts = urlsplit(url)
-    return parts.netloc.removeprefix("www."), parts.path.rstrip("/"), parts.query

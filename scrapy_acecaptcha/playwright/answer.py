@@ -53,7 +53,7 @@ class Answer:
                 last, calm_since = look, now
             if look is not None:
                 is_final = look.is_static and look.loaded and not self._observer.is_busy
-                calm = CALM_SECONDS if is_final and self._is_new(look) else now - calm_since
+                calm = CALM_SECONDS if is_final and self.is_new(look) else now - calm_since
                 if self._observer.popup is not None and not self._has_answered(look, calm):
                     seen: Seen | None = yield self._in_popup(give_up)
                 else:
@@ -64,12 +64,12 @@ class Answer:
                 return self._at_last(look)
             yield self._sight.pause()
 
-    def _is_new(self, look: Look) -> bool:
+    def is_new(self, look: Look) -> bool:
         """Whether the form has led to another document."""
         return self.before is not None and look.origin != self.before.origin
 
     def _has_answered(self, look: Look, calm: float) -> bool:
-        return self._is_new(look) or (calm >= CALM_SECONDS and self._observer.answered > 0)
+        return self.is_new(look) or (calm >= CALM_SECONDS and self._observer.answered > 0)
 
     def _seen(self, look: Look, calm: float) -> Seen | None:
         """What *look* says of the answer; None if it is too early to tell."""
@@ -79,7 +79,7 @@ class Answer:
             return self._sum_up(look, failure=True)
         if look.success and (has_answered or not before.success):
             return self._sum_up(look, success=True)
-        is_new = self._is_new(look)
+        is_new = self.is_new(look)
         is_undecided = not (self._rule.success or self._rule.failure)
         if calm < CALM_SECONDS and not (look.image and is_new and is_undecided):
             return None
@@ -123,7 +123,7 @@ class Answer:
 
     def _status(self, look: Look) -> int:
         navigation = self._observer.navigation
-        if not self._is_new(look):
+        if not self.is_new(look):
             return 200
         return int(navigation.status) if navigation is not None else look.status or 200
 

@@ -26,6 +26,7 @@ from scrapy_acecaptcha.playwright.answer import Answer
 from scrapy_acecaptcha.playwright.form import Control, PageForm
 from scrapy_acecaptcha.playwright.home import Home
 from scrapy_acecaptcha.playwright.in_page import FILLED_IN
+from scrapy_acecaptcha.playwright.judgement import Judgement
 from scrapy_acecaptcha.playwright.network import FormHeaders, Network
 from scrapy_acecaptcha.playwright.observer import Look, Observer
 from scrapy_acecaptcha.playwright.picture import Picture
@@ -38,7 +39,7 @@ from scrapy_acecaptcha.playwright.scope import (
 )
 from scrapy_acecaptcha.playwright.sight import CALM_SECONDS, Sight
 from scrapy_acecaptcha.rules import CaptchaRule
-from scrapy_acecaptcha.verdict import Seen, hand_on_when_free, judge, judge_again
+from scrapy_acecaptcha.verdict import Seen, hand_on_when_free
 
 T = TypeVar("T")
 
@@ -74,6 +75,7 @@ class PageChallenge:
         self._form_headers = FormHeaders(self.scope)
         self._picture = Picture(self.sight, self.observer, max_image_bytes)
         self._answer = Answer(self.sight, self.observer)
+        self._judgement = Judgement(self, self._answer)
         self.home = Home(self.scope, self.sight, timeout)
         self._seen: Look | None = None  # with the image that is read, or was
         self._filled_in: list[Control] | None = None  # by the user, before the first answer
@@ -172,6 +174,8 @@ class PageChallenge:
         """
         yield self._come_to_front()
         yield self._must_appear()
+        if self._filled_in is None:
+            yield self._judgement.begin()
         form = self._new_form()
         if (yield self._fill_in(form)):
             yield self._must_appear()
@@ -279,23 +283,9 @@ class PageChallenge:
     # The verdict
 
     def solved(self) -> Steps[bool]:
-        """Wait for the page to say whether it took the answer."""
-        seen: Seen = yield self.reaction()
-        if seen.kind == "file":  # loading the page again would not bring it once more
-            return True
-        verdict = judge(self.rule, seen, None)
-        if verdict.outcome == "unknown" and self._answer.popup is None:
-            free = yield self.load_home()
-            again = Seen("page", captcha=not free)
-            verdict, _ = judge_again(self.rule, verdict, again, None)
-            if verdict.outcome == "accepted" and (yield self._must_query()):
-                answered: bool = yield self._query_again()
-                return answered
-        if verdict.outcome == "accepted":
-            self.result_page = self._answer.popup or self.page
-            return True
-        yield self.refused()
-        return False
+        """Tell whether the page took the answer, and be on the page to hand on."""
+        solved: bool = yield self._judgement.solved()
+        return solved
 
     def reaction(self) -> Steps[Seen]:
         """Wait for what the page makes of the answer.
@@ -366,8 +356,8 @@ class PageChallenge:
         """
         if not (yield self.load_home()):
             return False
-        if (yield self._must_query()):
-            answered: bool = yield self._query_again()
+        if (yield self.must_query()):
+            answered: bool = yield self.query_again()
             return answered
         return True
 
@@ -378,16 +368,16 @@ class PageChallenge:
 
     # The query, once no captcha is asked for any more
 
-    def shows_bare_form(self) -> Steps[bool]:
-        """Whether the query's form stands here with no captcha in it."""
+    def shows_bare_form(self, scope: Scope | None = None) -> Steps[bool]:
+        """Whether the query's form stands here, or in *scope*, with no captcha in it."""
         names = [*self.rule.fields, *(c["name"] or c["id"] for c in self._filled_in or ())]
         if not names:
             return False
-        form = PageForm(self.scope, self.rule, None, self._timeout, of=names[0])
+        form = PageForm(scope or self.scope, self.rule, None, self._timeout, of=names[0])
         shown: set[str] = yield form.visible_names()
         return shown.issuperset(names)
 
-    def _must_query(self) -> Steps[bool]:
+    def must_query(self) -> Steps[bool]:
         """Whether an empty form stands where the answer to a query was to stand."""
         look = yield self.sight.look(verdict=True)
         if look is None or not (yield self.shows_bare_form()):
@@ -410,7 +400,7 @@ class PageChallenge:
         seen: Seen | None = yield self._answer.wait()
         return seen
 
-    def _query_again(self) -> Steps[bool]:
+    def query_again(self) -> Steps[bool]:
         """Send the query without a captcha; True if its answer asks for none."""
         seen: Seen | None = yield self.send_query()
         if seen is not None and self.rule.success is not None and not seen.success:

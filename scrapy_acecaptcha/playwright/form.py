@@ -7,50 +7,29 @@ by scripts.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 from playwright.sync_api import Error as PlaywrightError
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-from scrapy_acecaptcha.errors import CaptchaFormError, RuleError
+from scrapy_acecaptcha.errors import CaptchaFormError, CaptchaNotFound, RuleError
 from scrapy_acecaptcha.flow import Steps
 from scrapy_acecaptcha.page.answer_field import answer_fields, undecided
+from scrapy_acecaptcha.playwright.button import Button
+from scrapy_acecaptcha.playwright.controls import (
+    Control,
+    is_text_field,
+    key_of,
+    named,
+    state_of,
+)
 from scrapy_acecaptcha.playwright.in_page import CONTROLS, HIT, SET
 from scrapy_acecaptcha.playwright.scope import POLL_MS, Scope, deadline, shown
 from scrapy_acecaptcha.rules import CaptchaRule, FieldValue
 
-_NO_TEXT = {
-    *("hidden", "checkbox", "radio", "file", "range", "color", "date"),
-    *("button", "reset", "submit", "image"),
-}
 _UNTOUCHED = {"hidden", "file", "button", "reset", "submit", "image"}
-_CLICKABLE = "a, label, summary, [role=button], [role=link], [role=menuitem], [role=tab]"
-_QUOTED = re.compile(r"""^text=(["'])(.*)\1$""", re.S)
-
-
-class Control(TypedDict):
-    """What in_page.CONTROLS tells of a control."""
-
-    index: int
-    tag: str
-    type: str
-    name: str
-    id: str
-    value: str
-    said: str
-    caption: str
-    mine: bool
-    in_form: bool
-    shown: bool
-    free: bool
-    is_image: bool
-    is_box: bool
-    checked: bool
-    chosen: list[str]
-    markup: str
-    options: list[list[str]]
 
 
 class PageForm:
@@ -71,6 +50,7 @@ class PageForm:
         self._of = of
         self._timeout = timeout
         self._all = scope.frame.locator("input, select, textarea, button")
+        self._button = Button(scope, rule, self)
         self._fields: list[Any] = []  # for the answer: one, or one for each of its characters
         self.field_key = ""  # a selector that finds the field again
 
@@ -96,7 +76,7 @@ class PageForm:
             yield self._write(control, text)
 
     def _named(self, name: str) -> Steps[list[Control]]:
-        mine = yield self._mine()
+        mine = yield self.controls()
         # Forms that scripts send often have controls without names.
         found = [c for c in mine if c["name"] == name] or [c for c in mine if c["id"] == name]
         if not found:
@@ -109,27 +89,27 @@ class PageForm:
         if box["checked"] == wanted:
             return
         if box["shown"]:
-            yield self._nth(box).set_checked(wanted, timeout=self._timeout)
+            yield self.nth(box).set_checked(wanted, timeout=self._timeout)
         else:  # drawn anew by CSS, as most are nowadays
-            yield self._nth(box).evaluate(SET, wanted)
+            yield self.nth(box).evaluate(SET, wanted)
 
     def _write(self, control: Control, text: str) -> Steps[None]:
         if control["value"] == text:
             return
         if control["shown"]:
-            yield self._nth(control).fill(text, timeout=self._timeout)
+            yield self.nth(control).fill(text, timeout=self._timeout)
         else:
-            yield self._nth(control).evaluate(SET, text)
+            yield self.nth(control).evaluate(SET, text)
 
     def _choose(self, control: Control, values: Sequence[str]) -> Steps[None]:
         """Choose options by value or by what they say, once they are there."""
         if control["chosen"] == list(values):
             return
         control = yield self._wait_for(lambda: self._with_options(control, values))
-        yield self._nth(control).select_option(list(values), force=True, timeout=self._timeout)
+        yield self.nth(control).select_option(list(values), force=True, timeout=self._timeout)
 
     def _with_options(self, control: Control, values: Sequence[str]) -> Steps[Control]:
-        for now in (yield self._mine()):
+        for now in (yield self.controls()):
             if (now["name"], now["id"], now["tag"]) == (control["name"], control["id"], "select"):
                 control = now
                 break
@@ -149,31 +129,31 @@ class PageForm:
         answer = []
         for field in self._fields:
             answer += yield field.evaluate_all(CONTROLS, [None] * 3)
-        taken = {_key(c) for c in answer}
+        taken = {key_of(c) for c in answer}
         return [
             c
-            for c in (yield self._mine())
+            for c in (yield self.controls())
             if c["type"] not in _UNTOUCHED
             and c["tag"] != "button"
-            and (c["shown"] and c["free"] and _key(c) not in taken)
+            and (c["shown"] and c["free"] and key_of(c) not in taken)
             and (c["name"] or c["id"])
             and not {c["name"], c["id"]} & set(self.rule.fields)
         ]
 
     def visible_names(self) -> Steps[set[str]]:
         """What the controls are called that stand on the page."""
-        return {c["name"] or c["id"] for c in (yield self._mine()) if c["type"] != "hidden"}
+        return {c["name"] or c["id"] for c in (yield self.controls()) if c["type"] != "hidden"}
 
     def restore(self, before: Sequence[Control]) -> Steps[bool]:
         """Fill in again what *before* says was filled in; True if something was missing."""
         is_changed = False
         left = list(before)
         for control in (yield self.filled_in()):
-            old = next((c for c in left if _key(c) == _key(control)), None)
+            old = next((c for c in left if key_of(c) == key_of(control)), None)
             if old is None:
                 continue
             left.remove(old)
-            if _state(old) != _state(control):
+            if state_of(old) != state_of(control):
                 is_changed = True
                 yield self._set_again(control, old)
         return is_changed
@@ -200,30 +180,30 @@ class PageForm:
         yield self._wait_for(self._check_button)
 
     def _find_fields(self) -> Steps[None]:
-        mine: list[Control] = yield self._mine()
+        mine: list[Control] = yield self.controls()
         if self.rule.input is not None:
             yield self._find_named_fields()
             return
-        texts = [
-            c
-            for c in mine
-            if c["tag"] == "input"
-            and c["type"] not in _NO_TEXT
-            and (c["shown"] and c["name"] not in self.rule.fields)
-        ]
-        found = answer_fields([c["said"] for c in texts])
-        boxes = [c for c in texts if c["is_box"]]
-        if len(found) == 1:
-            chosen = [texts[found[0]]]
-        elif len(boxes) > 2 and len(boxes) == len(found or texts):
-            chosen = boxes
-        else:
-            texts = [texts[i] for i in found] or texts
-            raise self._wrong("input", undecided([_named(c) for c in texts]))
-        self._fields = [self._nth(c) for c in chosen]
+        texts = [c for c in mine if is_text_field(c) and c["name"] not in self.rule.fields]
+        chosen = self._chosen(texts)
+        self._fields = [self.nth(c) for c in chosen]
         name = "id" if chosen[0]["id"] else "name"
         value = chosen[0]["id"] or chosen[0]["name"]
         self.field_key = f'input[{name}="{value}"]' if value and '"' not in value else ""
+
+    def _chosen(self, texts: list[Control]) -> list[Control]:
+        """The text field that is for the answer, or one for each of its characters.
+
+        :raises RuleError: it cannot be told
+        """
+        found = answer_fields([c["said"] for c in texts])
+        boxes = [c for c in texts if c["is_box"]]
+        if len(found) == 1:
+            return [texts[found[0]]]
+        if len(boxes) > 2 and len(boxes) == len(found or texts):
+            return boxes
+        candidates = [texts[i] for i in found] or texts
+        raise self._wrong("input", undecided([named(c) for c in candidates]))
 
     def _find_named_fields(self) -> Steps[None]:
         """The field that the rule names, or one field for each character."""
@@ -232,18 +212,12 @@ class PageForm:
         controls: list[Control] = yield visible.evaluate_all(CONTROLS, [None, None, None])
         if not controls:
             is_there = yield named.count()
-            raise self._wrong("input", self._missing("input", bool(is_there)))
+            raise self._scope.missing(self.rule, "input", bool(is_there))
         boxes = [c for c in controls if c["tag"] == "input" and c["is_box"]]
         if len(controls) > 1 and len(boxes) < len(controls):
             names = [c["markup"] for c in controls]
             raise self._scope.ambiguous("input", str(self.rule.input), names)
         self._fields = [visible.nth(place) for place in range(len(controls))]
-
-    def _missing(self, field: str, is_there: bool) -> str:
-        selector = getattr(self.rule, field)
-        if is_there:
-            return f"what {selector!r} matches cannot be seen"
-        return f"no element matches {selector!r}"
 
     def _check_writable(self) -> Steps[None]:
         """Refuse a field that cannot be written to. Some can only be once they have the focus."""
@@ -259,7 +233,7 @@ class PageForm:
                 )
 
     def _check_button(self) -> Steps[None]:
-        button = yield self._button()
+        button = yield self._button.find()
         if button is None:
             return
         above = yield button.evaluate(HIT, True, timeout=self._timeout)
@@ -291,64 +265,16 @@ class PageForm:
 
         :raises RuleError: the rule's button is not on the page
         """
-        button = yield self._button()
+        button = yield self._button.find()
         if button is None:
             field = self._fields[-1] if self._fields else self._all.first
             yield field.press("Enter", timeout=self._timeout)
         else:
             yield button.click(timeout=self._timeout)
 
-    def _button(self) -> Steps[Any]:
-        """The button to press; None where the form has none and the rule names none."""
-        if self.rule.submit is not None:
-            return (yield self._named_button(self.rule.submit))
-        # A captcha that is an <input type=image> would submit the form, too.
-        buttons = [
-            c
-            for c in (yield self._mine())
-            if c["type"] in ("submit", "image")
-            and c["tag"] in ("button", "input")
-            and (c["in_form"] and c["shown"] and not c["is_image"])
-        ]
-        return self._nth(buttons[0]) if buttons else None
-
-    def _named_button(self, selector: str) -> Steps[Any]:
-        """The button of the rule. A text may stand elsewhere on the page, too: buttons first."""
-        if "submit" not in self._scope.locators and selector.startswith("text="):
-            button = yield self._button_with_text(selector)
-            if button is not None:
-                return button
-        button = yield self._scope.only_shown(self.rule, "submit")
-        if button is None:
-            is_there = yield self._scope.locator(self.rule, "submit").count()
-            raise self._wrong("submit", self._missing("submit", bool(is_there)))
-        return button
-
-    def _button_with_text(self, selector: str) -> Steps[Any]:
-        """The button with a text: the whole of it in quotes, else whatever the case, or a part."""
-        quoted = _QUOTED.match(selector)
-        text = " ".join((quoted.group(2) if quoted else selector[len("text=") :]).split())
-        mine = [
-            (c["caption"], self._nth(c), c["markup"])
-            for c in (yield self._mine())
-            if c["type"] in ("submit", "button", "image", "reset") and c["shown"]
-        ]
-        links = shown(self._scope.frame.locator(_CLICKABLE))
-        for place, control in enumerate((yield links.evaluate_all(CONTROLS, [None] * 3))):
-            mine.append((control["caption"], links.nth(place), control["markup"]))
-        captions = [(" ".join((caption or "").split()), one, name) for caption, one, name in mine]
-        found = [(one, name) for caption, one, name in captions if caption == text]
-        if not quoted:
-            low = text.casefold()
-            found = found or [(one, n) for c, one, n in captions if c.casefold() == low]
-            found = found or [(one, n) for c, one, n in captions if low in c.casefold()]
-        if len(found) > 1:
-            raise self._scope.ambiguous("submit", selector, [name for _, name in found])
-        return found[0][0] if found else None
-
     # What the form is made of
 
-    def _mine(self) -> Steps[list[Control]]:
+    def controls(self) -> Steps[list[Control]]:
         """The controls of the form, as they are now."""
         if self._of:
             elements = [None, (yield self._control_of_bare_form()), None]
@@ -357,11 +283,21 @@ class PageForm:
         elements[2] = yield self._element("form")
         handles = []
         for element in elements:
-            handles.append(element and (yield element.element_handle(timeout=self._timeout)))
+            handles.append(element and (yield self._handle(element)))
         controls: list[Control] = yield self._all.evaluate_all(CONTROLS, handles)
         for handle in filter(None, handles):
             yield handle.dispose()
         return [c for c in controls if c["mine"]]
+
+    def _handle(self, element: Any) -> Steps[Any]:
+        try:
+            return (yield element.element_handle(timeout=self._timeout))
+        except PlaywrightTimeout:
+            raise CaptchaNotFound(
+                "The captcha went away before it was answered",
+                url=self._scope.frame.url,
+                selector=self.rule.image,
+            ) from None
 
     def _control_of_bare_form(self) -> Steps[Any]:
         named = "".join(f"\\{letter}" if letter in '"\\' else letter for letter in self._of)
@@ -376,10 +312,11 @@ class PageForm:
         if (yield shown(locator).count()):
             return shown(locator).first
         if not (yield locator.count()):
-            raise self._wrong(field, self._missing(field, False))
+            raise self._scope.missing(self.rule, field, False)
         return locator.first
 
-    def _nth(self, control: Control) -> Any:
+    def nth(self, control: Control) -> Any:
+        """Locator of *control*."""
         return self._all.nth(control["index"])
 
     def _wait_for(self, find: Callable[[], Steps[Any]]) -> Steps[Any]:
@@ -395,19 +332,3 @@ class PageForm:
 
     def _wrong(self, field: str, message: str) -> RuleError:
         return RuleError(message, field=field, host=self._scope.frame.url)
-
-
-def _named(control: Control) -> str:
-    return f"<input type={control['type']} name={control['name']!r} id={control['id']!r}>"
-
-
-def _key(control: Control) -> tuple[str, ...]:
-    """What tells a control from others on the page that comes after it."""
-    value = control["value"] if control["type"] in ("checkbox", "radio") else ""
-    return control["tag"], control["name"], control["id"], value
-
-
-def _state(control: Control) -> tuple[Any, ...]:
-    if control["type"] in ("checkbox", "radio"):
-        return (control["checked"],)
-    return control["value"], control["chosen"]

@@ -92,6 +92,27 @@ class Network:
             self._observer.open_dialogs -= 1
 
 
+def addresses_of_document(page: Any) -> Steps[list[str]]:
+    """The addresses that have led to the page's document by GET, the one asked for first.
+
+    Empty if the document is the answer to a POST.
+    """
+    if not hasattr(page, "requests"):  # Playwright < 1.56: as if it were as simple as that
+        return [str(page.url)]
+    frame = page.main_frame
+    for request in reversed((yield page.requests())):
+        with suppress(PlaywrightError):  # a service worker's requests have no frame
+            if request.is_navigation_request() and request.frame == frame:
+                break
+    else:
+        return [str(page.url)]  # the browser remembers the last hundred requests
+    addresses: list[str] = []
+    while request is not None and request.method == "GET":
+        addresses.insert(0, str(request.url))
+        request = request.redirected_from
+    return addresses
+
+
 class FormHeaders:
     """Gives forms back the headers that scrapy-playwright takes from them."""
 

@@ -190,6 +190,15 @@ class Scope:
             raise self.ambiguous(field, getattr(rule, field), names)
         return visible.first if names else None
 
+    def missing(self, rule: CaptchaRule, field: str, is_there: bool) -> RuleError:
+        """The error for a field of the rule that names nothing, or nothing that can be seen."""
+        selector = getattr(rule, field)
+        what = "cannot be seen" if is_there else ""
+        message = (
+            f"what {selector!r} matches {what}" if what else f"no element matches {selector!r}"
+        )
+        return RuleError(message, field=field, host=self.frame.url)
+
     def ambiguous(self, field: str, selector: str, names: list[str]) -> RuleError:
         """The error for a selector that matches several elements, as in strict mode."""
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
@@ -239,6 +248,11 @@ def first_line(error: PlaywrightError) -> str:
 def deadline(timeout: float) -> float:
     """When *timeout* milliseconds will have passed, by time.monotonic()."""
     return time.monotonic() + timeout / 1000
+
+
+def has_passed(moment: float) -> bool:
+    """Whether *moment*, which deadline() told, is over."""
+    return time.monotonic() > moment
 
 
 def captcha_error(error: PlaywrightError, url: str, selector: str) -> CaptchaError:

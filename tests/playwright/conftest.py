@@ -46,7 +46,11 @@ def visit(browser: Browser, lab: Lab, client: AceCaptchaClient) -> Callable[...,
             if before is not None:
                 scope = (yield before(page)) or page
             result = yield solve_captcha(
-                scope, {**RULE, **rule}, client=client, timeout=timeout, optional=optional
+                scope,
+                {**RULE, "after": "stay", **rule},
+                client=client,
+                timeout=timeout,
+                optional=optional,
             )
             text = yield page.locator("body").inner_text()
             return result, text.strip()

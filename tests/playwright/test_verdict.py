@@ -59,20 +59,16 @@ def test_what_the_user_typed_is_there_again(
     assert [(sent["q"], sent.get("all")) for sent in lab.sent] == [(["mine"], ["on"])] * 2
 
 
-# Whenever the API is asked, the page gets another image before the text is there.
-REPLACES = (
-    form()
-    + """<script>
-    const follow = new EventSource("/events");
-    follow.onmessage = () => document.querySelector("#captcha").src = "/captcha.png?" + Date.now();
+# A test tells the page what to do, for instance while the API is asked.
+FOLLOWS = """<script>
+    new EventSource("/events").onmessage = told => eval(told.data)
 </script>"""
-)
 
 
 def replace_image(lab: Lab, image: bytes) -> str:
     """What the API reads, once the page shows another image."""
     drawn = len(lab.images)
-    lab.events.put("replace")
+    lab.events.put("document.querySelector('#captcha').src = '/captcha.png?' + Date.now()")
     give_up = time.monotonic() + 10
     while len(lab.images) == drawn and time.monotonic() < give_up:
         time.sleep(0.01)
@@ -82,7 +78,7 @@ def replace_image(lab: Lab, image: bytes) -> str:
 def test_an_image_that_changes_while_it_is_read_is_read_again(
     visit: Any, lab: Lab, lab_api: Any
 ) -> None:
-    lab.page = REPLACES
+    lab.page = form() + FOLLOWS
     lab_api.script += [lambda image: replace_image(lab, image)]
     result, text = visit(max_attempts=1)
     assert (text, len(lab.sent), len(lab_api.calls), result.attempts) == ("Record 1", 1, 2, 1)
@@ -92,7 +88,7 @@ def test_an_image_that_changes_while_it_is_read_is_read_again(
 def test_images_that_change_whenever_they_are_read_are_paid_for_within_bounds(
     visit: Any, lab: Lab, lab_api: Any
 ) -> None:
-    lab.page = REPLACES
+    lab.page = form() + FOLLOWS
     lab_api.script += [lambda image: replace_image(lab, image)] * 9
     with pytest.raises(CaptchaUnsolved, match="3 images replaced by the page"):
         visit(max_attempts=2)
@@ -100,8 +96,14 @@ def test_images_that_change_whenever_they_are_read_are_paid_for_within_bounds(
 
 
 def test_a_page_that_goes_elsewhere_meanwhile_is_no_yes(visit: Any, lab: Any, lab_api: Any) -> None:
-    lab.page = form() + "<script>setTimeout(() => location.href = '/record', 700)</script>"
-    lab_api.latency = 1.0
+    lab.page = form() + FOLLOWS
+
+    def lead_on(image: bytes) -> str:
+        lab.events.put("location.href = '/record'")
+        assert lab.shows_record.wait(10)
+        return lab.gallery.answer(image) or ""
+
+    lab_api.script += [lead_on]
     with pytest.raises(CaptchaNotFound):
         visit(timeout=1000)
     assert not lab.sent
@@ -142,3 +144,92 @@ def test_a_captcha_in_front_of_an_action(browser: Any, lab: Any, client: Any) ->
         return (yield page.title()), len(watch.results), watch.error
 
     assert on_page(browser, body) == ("Next", 1, None)
+
+
+# Where the user is afterwards
+
+HTML = {"Content-Type": "text/html"}
+THANKS = ("<!DOCTYPE html>Thank you", HTML)
+
+
+def test_a_thank_you_page_is_left_for_what_was_asked_for(
+    browser: Any, lab: Lab, lab_api: Any, client: Any
+) -> None:
+    """The first answer is looked into, in a tab of its own; from then on it is known."""
+    lab.record, lab.opens = THANKS, 2
+
+    def body(page: Any) -> Steps[Any]:
+        tabs: list[Any] = []
+        texts = []
+        page.on("popup", lambda tab: tabs.append(tab))  # noqa: PLW0108 - Playwright marks it
+        for _ in range(2):
+            yield page.context.clear_cookies()
+            lab.opened = 0
+            yield page.goto(lab.url)
+            yield solve_captcha(page, RULE, client=client)
+            texts.append((yield page.locator("body").inner_text()))
+        return texts, len(tabs), len(page.context.pages)
+
+    assert on_page(browser, body) == (["The register"] * 2, 1, 1)
+    assert len(lab_api.calls) == len(lab.sent) == 2
+
+
+def test_where_each_page_asks_for_a_captcha_the_answer_is_what_was_asked_for(
+    browser: Any, lab: Lab, client: Any
+) -> None:
+    def body(page: Any) -> Steps[Any]:
+        tabs: list[Any] = []
+        page.on("popup", lambda tab: tabs.append(tab))  # noqa: PLW0108 - Playwright marks it
+        for _ in range(2):
+            yield page.goto(lab.url)
+            yield solve_captcha(page, RULE, client=client)
+        return (yield page.title()), len(tabs), lab.loads
+
+    assert on_page(browser, body) == ("Record", 1, 3)
+
+
+def test_a_way_that_is_open_for_one_page_is_found_all_the_same(
+    browser: Any, lab: Lab, lab_api: Any, client: Any
+) -> None:
+    lab.record, lab.opens = THANKS, 1
+
+    def body(page: Any) -> Steps[Any]:
+        yield page.goto(lab.url)
+        yield solve_captcha(page, RULE, client=client)
+        return (yield page.locator("body").inner_text())
+
+    assert on_page(browser, body) == "The register"
+    assert len(lab_api.calls) == 2
+
+
+STAYS: dict[str, dict[str, Any]] = {
+    "the user typed a query": {},
+    "the rule has a query": {"fields": {"q": "x"}},
+    "the rule says so": {"after": "stay"},
+    "the rule knows a right answer": {"success": "text=Thank you"},
+}
+
+
+@pytest.mark.parametrize("why", STAYS)
+def test_where_the_form_led_is_what_was_asked_for(
+    visit: Any, lab: Lab, lab_api: Any, why: str
+) -> None:
+    lab.page, lab.record, lab.opens = form("<input name=q>" + IMAGE + REST), THANKS, 9
+    fill = (lambda page: page.fill("[name=q]", "x")) if why == "the user typed a query" else None
+    _, text = visit(fill, **{"after": "auto", **STAYS[why]})
+    assert (text, lab.loads) == ("Thank you", 1)
+
+
+def test_a_page_that_was_posted_for_cannot_be_asked_for_again(
+    browser: Any, lab: Lab, client: Any
+) -> None:
+    lab.record, lab.opens = THANKS, 9
+
+    def body(page: Any) -> Steps[Any]:
+        yield page.set_content(f"<form method=post action={lab.url}><button>Find</button></form>")
+        yield page.click("button")
+        yield solve_captcha(page, RULE, client=client)
+        return (yield page.locator("body").inner_text())
+
+    assert on_page(browser, body) == "Thank you"
+    assert lab.loads == 1
