@@ -18,7 +18,7 @@ MOST_BRANCHES = 15  # of a function
 
 # What is above the limits today. Nothing is to be added, and who mends one takes it out.
 LONG_FILES: set[str] = set()
-LARGE_FUNCTIONS: set[str] = {}
+LARGE_FUNCTIONS: set[str] = set()
 
 # Imports run down this list, or stay in one line of it.
 LAYERS = [

@@ -23,7 +23,8 @@ from scrapy_acecaptcha.errors import (
 from scrapy_acecaptcha.flow import ImageReplaced, Steps
 from scrapy_acecaptcha.page.images import DEFAULT_MAX_BYTES
 from scrapy_acecaptcha.playwright.answer import Answer
-from scrapy_acecaptcha.playwright.form import Control, PageForm
+from scrapy_acecaptcha.playwright.controls import Control
+from scrapy_acecaptcha.playwright.form import PageForm
 from scrapy_acecaptcha.playwright.home import Home
 from scrapy_acecaptcha.playwright.in_page import FILLED_IN
 from scrapy_acecaptcha.playwright.judgement import Judgement

@@ -193,10 +193,9 @@ class Scope:
     def missing(self, rule: CaptchaRule, field: str, is_there: bool) -> RuleError:
         """The error for a field of the rule that names nothing, or nothing that can be seen."""
         selector = getattr(rule, field)
-        what = "cannot be seen" if is_there else ""
-        message = (
-            f"what {selector!r} matches {what}" if what else f"no element matches {selector!r}"
-        )
+        message = f"no element matches {selector!r}"
+        if is_there:
+            message = f"what {selector!r} matches cannot be seen"
         return RuleError(message, field=field, host=self.frame.url)
 
     def ambiguous(self, field: str, selector: str, names: list[str]) -> RuleError:
