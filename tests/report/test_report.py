@@ -101,6 +101,7 @@ class TestFigures:
             ("compared", "accepted"),
         ):
             journal.note_free_reading(account, HOST, source, outcome)  # type: ignore[arg-type]
+        journal.latencies().result()  # all is on disk by then
         assert write_report(journal.path, journal.path.with_suffix(".html"), price=0.02) == 13
         html = journal.path.with_suffix(".html").read_text()
         assert figures(html) == {
@@ -320,6 +321,7 @@ def look(journal: Journal, sync_browser: SyncBrowser) -> Look:
             page.on("console", lambda message: troubles.append(message.text))
             page.on("dialog", lambda dialog: troubles.append(dialog.message))
             page.on("request", lambda request: requests.append(request.url))
+            page.set_default_timeout(30_000)  # ten thousand calls, on a machine with other work
             page.goto(path.as_uri())
             return body(page)
 
@@ -517,12 +519,25 @@ class TestHostile:
         on_page(sync_browser, body)
 
 
+# Copies of the first three calls by turns, with answers, hosts and images of their own.
+COPIES = """
+WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers LIMIT :copies)
+INSERT INTO calls (
+    account, time, spider, host, rule, url, sha256, answer, seconds, code, outcome, image
+)
+SELECT account, time, spider, (n % 500) || '.example.org', rule, url, printf('%064x', n),
+    printf('%d', n), seconds, code, outcome, CAST(image || printf('%d', n) AS BLOB)
+FROM numbers JOIN calls ON id = n % 3 + 1 ORDER BY n
+"""
+
+
 class TestScale:
     def test_ten_thousand_calls(self, journal: Journal, look: Look) -> None:
-        for number in range(10_000):
-            outcome = OUTCOMES[number % 3]
-            host = f"{number % 500}.example.org"
-            call(journal, outcome, answer=str(number), host=host, image=GIF + b"%d" % number)
+        for outcome in OUTCOMES[:3]:
+            call(journal, outcome)
+        with sqlite3.connect(journal.path) as db:
+            db.execute(COPIES, {"copies": 10_000})
+            db.execute("DELETE FROM calls WHERE id <= 3")
 
         def body(page: Any) -> None:
             nodes = "document.querySelectorAll('*').length"
@@ -541,11 +556,8 @@ class TestScale:
 
         look(body)
 
-    @pytest.mark.parametrize("scheme", ["light", "dark"])
     @pytest.mark.parametrize("width", [320, 390, 768, 1280])
-    def test_no_sideways_scrolling(
-        self, journal: Journal, look: Look, width: int, scheme: str
-    ) -> None:
+    def test_no_sideways_scrolling(self, journal: Journal, look: Look, width: int) -> None:
         long = "a-very-long-name-" * 12 + ".example.org"
         for outcome in OUTCOMES:
             call(journal, outcome, answer="W" * 300, host=long, url=f"https://{long}/" + "x" * 900)
@@ -560,7 +572,7 @@ class TestScale:
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
 
-        look(body, viewport={"width": width, "height": 800}, color_scheme=scheme)
+        look(body, viewport={"width": width, "height": 800})
 
     def test_contrast(self, journal: Journal, look: Look) -> None:
         for outcome in OUTCOMES:
