@@ -7,7 +7,11 @@ import base64
 import json
 import pickle
 import re
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,7 +37,7 @@ from scrapy_acecaptcha import (
 from tests.crawling import BASE_SETTINGS, TOKEN, CollectingSpider, Crawl, run_crawl
 from tests.event_loop import run
 from tests.site.json_api import JsonApi
-from tests.stub import ApiStub
+from tests.stub import ApiStub, Task
 
 
 @pytest.fixture
@@ -200,6 +204,78 @@ class TestRead:
         with Solver(client=client, journal=path) as solver:
             run(asyncio.wait_for(scene(solver), 20))
         assert [answer for *_, answer in rows(path)] == ["7364"]
+
+
+READ_FOR_EVER = """
+import sys
+from scrapy_acecaptcha import AceCaptchaClient, Solver
+url, path = sys.argv[1:]
+Solver(client=AceCaptchaClient("token", url, tasks=True), journal=path).read(b"1")
+"""
+
+
+class TestTasks:
+    """What was not fetched costs nothing."""
+
+    @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
+    def test_a_kill(self, api: ApiStub, path: Path, kill: signal.Signals) -> None:
+        api.script.append(Task(processing=10**9))
+        with subprocess.Popen(
+            [sys.executable, "-c", READ_FOR_EVER, api.url, str(path)], stderr=subprocess.DEVNULL
+        ) as process:
+            while not api.polls and process.poll() is None:
+                time.sleep(0.01)
+            process.send_signal(kill)
+            process.wait(20)
+        with sqlite3.connect(path) as db:
+            ((task_id, answer),) = db.execute("SELECT task_id, answer FROM calls")
+        assert (task_id, answer, api.charged) == (api.polls[0], None, 0)
+
+    def test_a_cancelled_reading_is_not_fetched(self, api: ApiStub, path: Path) -> None:
+        api.script.append(Task(processing=1))
+        client = AceCaptchaClient(TOKEN, api.url, tasks=True)
+        client.pace.learn([0.01])
+
+        async def scene(solver: Solver) -> None:
+            reading = asyncio.create_task(solver.read_async(b"1"))
+            while not api.polls:
+                await asyncio.sleep(0.001)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            while code(path) is None:
+                await asyncio.sleep(0.01)
+
+        with Solver(client=client, journal=path) as solver:
+            run(asyncio.wait_for(scene(solver), 20))
+            assert solver.counts == {"api_requests": 1}
+        assert (code(path), len(api.polls), api.charged) == ("not_fetched", 1, 0)
+        client.close()
+
+    def test_a_cancelled_call_is_not_sent_again(
+        self, api: ApiStub, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("scrapy_acecaptcha.recognition.client._pause", lambda *_: 0.3)
+        api.script += [(503, {}, {}), "7364"]
+        client = AceCaptchaClient(TOKEN, api.url)
+
+        async def scene(solver: Solver) -> None:
+            reading = asyncio.create_task(solver.read_async(b"1"))
+            while code(path) is None:
+                await asyncio.sleep(0.001)
+            reading.cancel()
+            await asyncio.sleep(0.6)
+
+        with Solver(client=client, journal=path) as solver:
+            run(scene(solver))
+        assert len(api.calls) == len(rows(path)) == 1
+        client.close()
+
+
+def code(path: Path) -> str | None:
+    with sqlite3.connect(path) as db:
+        (found,) = db.execute("SELECT max(code) FROM calls").fetchone()
+    return found
 
 
 class TestSolve:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -35,9 +35,6 @@ from scrapy_acecaptcha.errors import (
 from scrapy_acecaptcha.recognition import transport
 from scrapy_acecaptcha.recognition.closing import Closing
 from scrapy_acecaptcha.recognition.tasks import Pace, Task, text_of
-
-if TYPE_CHECKING:
-    pass
 
 DEFAULT_BASE_URL = "https://api.acedata.cloud"
 MAX_RETRY_AFTER = 60  # seconds
@@ -87,6 +84,9 @@ class Meter(Protocol):
 
     def task_begun(self, task_id: str) -> None:
         """The API hands the text out later, under this number."""
+
+    def looking(self, task_id: str) -> None:
+        """The text is about to be asked for, and charged if it is ready. Raise to forbid it."""
 
     def answered(self, outcome: str | ApiError, seconds: float, trace_id: str | None) -> None:
         """The call came back with a text or failed with an error after *seconds*."""
@@ -229,7 +229,6 @@ class AceCaptchaClient(Closing):
             body = self._recognition(image, started, meter)
             trace_id = self._plain(body.get("trace_id")) or None
             text = outcome = printable(text_of(body) or "")
-            self.pace.learn([time.monotonic() - started])
         except ApiError as error:
             trace_id = error.trace_id
             outcome = error
@@ -251,16 +250,23 @@ class AceCaptchaClient(Closing):
                 meter.task_begun(task_id)
             body = Task(
                 task_id,
-                look=lambda task_id: self._post("/captcha/tasks", {"task_id": task_id}, deadline),
+                look=lambda task_id: self._look(task_id, deadline, meter),
                 wait=self._wait,
                 started=started,
                 deadline=deadline,
             ).fetch(self.pace)
+        else:
+            self.pace.learn([time.monotonic() - started])
         if text_of(body) is None:
             raise ApiServerError(
                 f"A reply without text: {self._plain(str(body))}", code="bad_response", status=200
             )
         return body
+
+    def _look(self, task_id: str, deadline: float, meter: Meter | None) -> dict[str, Any]:
+        if meter is not None:
+            meter.looking(task_id)
+        return self._post("/captcha/tasks", {"task_id": task_id}, deadline)
 
     def _post(self, path: str, sent: dict[str, Any], deadline: float) -> dict[str, Any]:
         """POST *sent*, return the reply's JSON object, or raise what the reply stands for."""

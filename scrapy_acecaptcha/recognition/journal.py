@@ -12,16 +12,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock, Timeout
 
 from scrapy_acecaptcha.errors import JournalError, SettingsError
 from scrapy_acecaptcha.recognition.closing import Closing
 from scrapy_acecaptcha.recognition.journal_file import Outcome, open_for_writing
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

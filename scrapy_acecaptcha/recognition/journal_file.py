@@ -84,6 +84,7 @@ class Call(NamedTuple):
     :param outcome: accepted, rejected, unreadable (the text did not fit the rule), unsent (the text
         never reached the site, or it said nothing), error, or unknown after a crash
     :param trace_id: what Ace Data Cloud's support asks for
+    :param task_id: under which the text was to be had, if the call was a task
     :param image: the bytes that were sent, empty where they were not asked for
     """
 
@@ -97,6 +98,7 @@ class Call(NamedTuple):
     code: str | None
     outcome: Outcome
     trace_id: str | None
+    task_id: str | None
     image: bytes
 
 
@@ -189,6 +191,7 @@ def _call(row: tuple[Any, ...]) -> Call:
         code=_text(call.code),
         outcome=call.outcome if call.outcome in OUTCOMES else "unknown",
         trace_id=_text(call.trace_id),
+        task_id=_text(call.task_id),
         image=call.image if isinstance(call.image, bytes) else b"",
     )
 

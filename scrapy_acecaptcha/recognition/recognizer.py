@@ -15,6 +15,8 @@ from scrapy_acecaptcha.recognition.budget import Budget
 from scrapy_acecaptcha.recognition.circuit_breaker import CircuitBreaker
 from scrapy_acecaptcha.recognition.local import LocalReader, ReadLocally
 
+NOT_FETCHED = "not_fetched"  # what the journal calls a task that was given up, which is free
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -181,6 +183,7 @@ class Recognizer:
             return text
         except BaseException as raised:
             error = raised
+            call.is_wanted = False
             raise
         finally:
             self.circuit_breaker.leave(call, error)
@@ -231,10 +234,12 @@ class _Call:
         self._recognizer = recognizer
         self._origin = origin
         self._row: int | None = None
+        self.is_wanted = True  # somebody waits for the text
 
     def sending(self, image: bytes) -> None:
         """Pay for a call, or forbid it, and write it down before it is sent."""
         recognizer, origin = self._recognizer, self._origin
+        self._check_wanted()
         recognizer.check_may_call()
         recognizer.pay(origin)
         if recognizer.books is not None:
@@ -249,10 +254,18 @@ class _Call:
         if self._recognizer.books is not None and self._row is not None:
             self._recognizer.books[0].note_task(self._row, task_id)
 
+    def looking(self, task_id: str) -> None:
+        """Leave a text alone that nobody waits for: read, it would be charged."""
+        self._check_wanted()
+
+    def _check_wanted(self) -> None:
+        if not self.is_wanted:
+            raise ApiError("Nobody waits for the text any more", code=NOT_FETCHED)
+
     def answered(self, outcome: str | ApiError, seconds: float, trace_id: str | None) -> None:
         """Write down how the call ended."""
         answer, code = (None, outcome.code) if isinstance(outcome, ApiError) else (outcome, "ok")
-        if code != "ok":
+        if code not in ("ok", NOT_FETCHED):
             self._recognizer.count(f"api_errors/{code}")
         if self._recognizer.books is not None and self._row is not None:
             self._recognizer.books[0].complete(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import count
 from statistics import median
 from typing import Any
 
@@ -13,7 +14,9 @@ from scrapy_acecaptcha.errors import ApiError, ApiServerError, ApiTimeout
 POLL_SECONDS = 3.0  # at most between two looks at a task, as the API's documentation advises
 LEAST_SECONDS = 0.25  # between two looks
 FIRST_SECONDS = 0.5  # before the first look, as long as nothing is known of the API's latency
-SHARE = 0.1  # of the time that has passed: the wait until the next look
+SHARE = 0.05  # of the time that has passed: the wait until the next look
+SOONER = 0.8  # of the time until the first look, where that found the text: it was ready before
+REMEMBERED = 40  # newest latencies
 
 
 class Pace:
@@ -24,7 +27,7 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._latencies: deque[float] = deque(maxlen=100)
+        self._latencies: deque[float] = deque(maxlen=REMEMBERED)
 
     def learn(self, latencies: Iterable[float]) -> None:
         """Take into account that texts took so many seconds."""
@@ -43,8 +46,9 @@ class Pace:
 class Task:
     """A recognition under way at the API.
 
-    :param look: asks the API for the task's state
-    :param wait: waits so many seconds, or raises where nobody needs the text any more
+    :param look: asks the API for the task's state, or raises where nobody needs the text any more:
+        to read it may be charged
+    :param wait: waits so many seconds, or raises where the client was closed
     :param started: when the image was sent, as of time.monotonic()
     :param deadline: when the call's time is over
     """
@@ -73,7 +77,7 @@ class Task:
         :raises ApiTimeout: there was none in time; it is not retried, as the task goes on
         """
         pause = pace.first
-        while True:
+        for looks in count(1):
             now = time.monotonic()
             if now >= self._deadline:
                 late = ApiTimeout(
@@ -93,10 +97,12 @@ class Task:
                 body = {"status": "processing"}
             if body.get("status") == "failed":
                 raise ApiServerError(f"Task {self.task_id} failed", code="api_error", status=200)
-            if body.get("status") not in ("processing", None) or text_of(body) is not None:
-                return body
             elapsed = time.monotonic() - self._started
+            if body.get("status") not in ("processing", None) or text_of(body) is not None:
+                pace.learn([elapsed * SOONER if looks == 1 else elapsed])
+                return body
             pause = elapsed + pace.next(elapsed)
+        raise AssertionError("unreachable")
 
 
 def text_of(body: dict[str, Any]) -> str | None:

@@ -79,7 +79,8 @@ class Figures(Tally):
         if call.outcome == "error":
             self.errors[call.code or "cut off"] += 1
         self.charged += call.code == "ok"
-        self.perhaps_charged += call.code in _PERHAPS_CHARGED
+        # The text of a task is charged when it is fetched, and then it is here.
+        self.perhaps_charged += call.code in _PERHAPS_CHARGED and not call.task_id
 
     def _add_free(self, readings: FreeReadings) -> None:
         number = readings.number

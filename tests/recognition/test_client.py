@@ -7,7 +7,9 @@ import base64
 import gzip
 import json
 import logging
+import math
 import pickle
+import random
 import socket
 import threading
 import traceback
@@ -18,6 +20,7 @@ from email.utils import formatdate
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import requests
@@ -755,6 +758,9 @@ class Notes:
     def task_begun(self, task_id: str) -> None:
         """A call goes on as a task."""
 
+    def looking(self, task_id: str) -> None:
+        """Its text is asked for."""
+
     def answered(self, outcome: str | ApiError, seconds: float, trace_id: str | None) -> None:
         assert seconds >= 0
         told = outcome if isinstance(outcome, str) else outcome.code
@@ -931,4 +937,30 @@ def test_polling_begins_at_the_median_latency() -> None:
     pace = tasks.Pace()
     pace.learn([9.0, 1.0, 2.0])
     assert pace.first == 2.0
-    assert [pace.next(elapsed) for elapsed in (1, 10, 100)] == [0.25, 1.0, 3.0]
+    assert [pace.next(elapsed) for elapsed in (1, 10, 100)] == [0.25, 0.5, 3.0]
+
+
+@pytest.mark.parametrize("median", [0.4, 2.0, 8.0, 30.0])
+def test_tasks_take_little_longer_than_the_api(
+    median: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On average a tenth or 0.3 s, by a clock that only waiting moves."""
+    now = [0.0]
+    monkeypatch.setattr(tasks, "time", Mock(monotonic=lambda: now[0]))
+    dice = random.Random(1)
+    pace = tasks.Pace()
+    pace.learn([5 * median] * 40)  # the API was slower yesterday
+    late = []
+    for _ in range(1000):
+        latency = dice.lognormvariate(math.log(median), 0.2)
+        started = now[0]
+        ready = started + latency
+        tasks.Task(
+            "t",
+            look=lambda _, ready=ready: {"text": "7364"} if now[0] >= ready else {},  # type: ignore[misc]
+            wait=lambda seconds: now.append(now.pop() + seconds),
+            started=started,
+            deadline=started + 1000,
+        ).fetch(pace)
+        late.append(now[0] - ready)
+    assert sum(late[200:]) / 800 <= max(0.1 * median, 0.3)

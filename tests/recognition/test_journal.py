@@ -93,6 +93,7 @@ class TestRows:
             code="ok",
             outcome="accepted",
             trace_id="abc",
+            task_id=None,
             image=IMAGE,
         )
 
