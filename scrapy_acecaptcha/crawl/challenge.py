@@ -287,15 +287,21 @@ class ScrapyChallenge(CrawlCaptcha):
         is_bare_form = not captcha and self.is_bare_form  # parses the page, so only where it counts
         return see(self.page, self.rule, captcha=captcha, is_bare_form=is_bare_form)
 
+    @property
+    def was_without_cookies(self) -> bool:
+        """Whether the newest answer was sent without a cookie, and its page sets none."""
+        answer = self._answer_page
+        return self._sent_no_cookie and not (answer and answer.headers.get("Set-Cookie"))
+
+    @property
+    def _sent_no_cookie(self) -> bool:
+        request = self._answer_page and self._answer_page.request
+        return request is not None and not request.headers.get("Cookie")
+
     def _facts(self) -> Facts:
         """What was seen of the newest answer, for a diagnosis."""
         answer = self._answer_page
-        request = None if answer is None else answer.request
-        lost = (
-            request is not None
-            and not request.headers.get("Cookie")
-            and bool(answer is not None and answer.headers.get("Set-Cookie"))
-        )
+        lost = self._sent_no_cookie and bool(answer and answer.headers.get("Set-Cookie"))
         return Facts(
             image=self._image,
             captcha_again=answer is not None and shows_captcha(answer, self.rule),

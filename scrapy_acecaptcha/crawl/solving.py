@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge
 from scrapy_acecaptcha.crawl.page_captcha import PageCaptcha
+from scrapy_acecaptcha.crawl.session_hint import SessionHint
 from scrapy_acecaptcha.crawl.sessions import SessionDropped
 from scrapy_acecaptcha.crawl.waiting import Stopped, Waits
 from scrapy_acecaptcha.errors import CaptchaUnsolved
@@ -52,6 +53,7 @@ class GatedSolving:
         self._traffic = traffic
         self._waits = waits
         self._count = count
+        self._hint = SessionHint(crawler, traffic.each_time)
 
     async def answer(
         self, challenge: ScrapyChallenge, key: Key | None, stale: bool, early: Turn | None = None
@@ -130,6 +132,8 @@ class GatedSolving:
                 self._traffic.drop_session(challenge.request)
             raise
         self._traffic.gate.note_solve(key)
+        if result.answer:
+            self._hint.solved(self._rules.name_for(challenge.url) or "", challenge)
         return result
 
     async def _replay(self, challenge: Captcha) -> bool:
@@ -138,8 +142,8 @@ class GatedSolving:
 
     async def _solve(self, challenge: Captcha) -> CaptchaResult:
         started = time.monotonic()
+        account = self._rules.name_for(challenge.url) or ""
         try:
-            account = self._rules.name_for(challenge.url) or ""
             used = challenge.images_read
             result = await drive_async(self._solver.steps(challenge, account=account, used=used))
         finally:

@@ -17,7 +17,8 @@ from twisted.internet.threads import deferToThread
 
 from scrapy_acecaptcha import RuleError
 from tests.crawling import CollectingSpider, Crawl, run_crawl
-from tests.site import CaptchaSite
+from tests.site import CaptchaSite, Scenario
+from tests.site.forms import QueryGet, Ticket
 from tests.stub import ApiStub
 
 ALL = [f"Record {i}" for i in range(300)]
@@ -483,3 +484,35 @@ async def test_a_captcha_each_time_on_a_page_of_its_own(
     assert crawl.records == ALL[:8]
     assert len(api.calls) == 8
     assert site.stats["redirect_again"]["spoiled"] == 0
+
+
+# Captchas that are bound to no session
+
+
+@pytest.mark.parametrize(
+    ("scenario", "more", "told"),
+    [
+        (Ticket, {}, "up to 8 times as fast"),
+        (Ticket, {"sessions": 4}, "up to 2 times as fast"),
+        (Ticket, {"sessions": 8}, ""),
+        (Ticket, {"session": False}, ""),
+        (QueryGet, {"fields": {"exact": "yes"}}, ""),
+    ],
+)
+@ensureDeferred
+async def test_captchas_bound_to_no_session_are_told_of_once(
+    caplog: pytest.LogCaptureFixture, scenario: type[Scenario], more: dict[str, Any], told: str
+) -> None:
+    with CaptchaSite([scenario]) as site, ApiStub(site.answers) as api:
+        settings = {
+            "ACECAPTCHA_RULES": {"127.0.0.1": {**scenario.rule, **more}},
+            "ACECAPTCHA_API_BASE_URL": api.url,
+            "CONCURRENT_REQUESTS": 8,
+        }
+        with caplog.at_level("INFO", "scrapy_acecaptcha"):
+            crawl = await run_crawl(records(site, scenario.name, 12), settings)
+    assert crawl.records == ALL[:12]
+    assert len(api.calls) == 12
+    hints = [r.getMessage() for r in caplog.records if '"session": False' in r.getMessage()]
+    assert len(hints) == bool(told)
+    assert told in "".join(hints)

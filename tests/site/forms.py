@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, quote_plus
 
-from flask import Response, request
+from flask import Response, make_response, request
 from markupsafe import escape
 
 from .scenario import InPlace, Scenario, Session
@@ -218,6 +218,35 @@ class QueryGet(Query):
 
     def result(self, session: Session, term: str) -> Any:
         return self.record(term)
+
+
+class Ticket(QueryGet):
+    """The same, but what is expected is tied to a ticket in the form and not to a cookie.
+
+    Not among FORMS: it has no session in which an answer could be spoiled.
+    """
+
+    name = "ticket"
+    rule: ClassVar = {**QueryGet.rule, "fields": {"exact": "yes"}}
+
+    def session(self) -> Session:
+        with self.site.lock:
+            known = self.sessions.get(request.values.get("ticket", ""))
+            session = known or Session()
+            self.sessions[session.id] = session
+            return session
+
+    def respond(self, path: str) -> Response:
+        response = make_response(self.route(self.session(), path) or ("Not found", 404))
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def page(self, session: Session, term: str, top: str = "") -> str:
+        page = super().page(session, term, top)
+        ticket = f'<input type="hidden" name="ticket" value="{session.id}">'
+        return page.replace("captcha.png", f"captcha.png?ticket={session.id}").replace(
+            "<button>", f"{ticket}<button>"
+        )
 
 
 def _upper_escapes(pair: str) -> str:
