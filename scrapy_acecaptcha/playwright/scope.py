@@ -120,8 +120,8 @@ class Scope:
 
     @property
     def frame(self) -> Any:
-        """The frame; the page's main frame as long as it was not found."""
-        return self._frame or self.page.main_frame
+        """The frame; the page's main frame where it was not found, or has gone."""
+        return self.page.main_frame if self.is_gone else self._frame
 
     @property
     def is_whole_page(self) -> bool:

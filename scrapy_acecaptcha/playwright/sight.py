@@ -60,7 +60,7 @@ class Sight:
     def raise_if_gone(self, error: PlaywrightError) -> None:
         """Let errors pass that a page raises between two documents, and no others."""
         page = self.scope.page
-        is_child_gone = self.scope.frame.is_detached() and not page.is_closed()
+        is_child_gone = self.scope.is_gone and not page.is_closed()
         if GONE.search(error.message) and not is_child_gone:
             raise error
 
@@ -79,7 +79,8 @@ class Sight:
         try:
             yield self.ask_for_life()
             look: Look = FRAME_IS_GONE
-            if (yield self.scope.enter()):
+            is_there = yield self.scope.enter()
+            if is_there:
                 look = self._parsed((yield self.image.evaluate_all(LOOK)))
                 if look.image is None and (yield self._search(look)):
                     look = self._parsed((yield self.image.evaluate_all(LOOK)))
@@ -89,7 +90,7 @@ class Sight:
                 look,
                 success=(yield self._shows("success")),
                 failure=(yield self._shows("failure")),
-                field=look.image is None and (yield self._shows_field()),
+                field=is_there and look.image is None and (yield self._shows_field()),
             )
         except PlaywrightError as error:
             self.raise_if_gone(error)
