@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Files are not cut among the cores in advance: whoever is done takes work from the others.
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: demo test test-fast coverage test-oldest lint format bench docs clean
+.PHONY: soak demo test test-fast coverage test-oldest lint format bench docs clean
 
 demo: .venv/ready
 	$(BIN)/python scripts/browser.py
@@ -55,6 +55,10 @@ docs: .venv/docs
 .venv/docs: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@
+
+# Crawls with faults everywhere, ended by signals and resumed; some minutes. The table is for docs/reliability.md.
+soak: .venv/ready
+	$(BIN)/python -m benchmarks.soak
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -34,7 +34,7 @@ from tests.stub import RESET, ApiStub, Reply
 
 ROOT = Path(__file__).parent.parent
 WALLS = ("every_k", "redirect_again", "through")  # every tenth page, every tenth, once a session
-PAGES = 300  # of each wall
+PAGES = 200  # of each wall
 SESSIONS = 4
 OUTAGE_SECONDS = 5.0
 RESTART_SECONDS = 1.0
