@@ -1,4 +1,4 @@
-"""A heartbeat beside a crawl over all pages of ``hostile.py``: ``python -m benchmarks.hostile_crawl``.
+"""A heartbeat beside a crawl over all pages of hostile.py: ``python -m benchmarks.hostile_crawl``.
 
 Each page is downloaded, its image read, its form sent; the form's answer is the same page. Prints
 JSON: for each kind of rule, and without the add-on, how many seconds of CPU time the event loop

@@ -94,53 +94,6 @@ def select(root: Selector, selector: str, *, limit: int = 0) -> SelectorList[Sel
     return root.xpath(xpath)
 
 
-_SHOWN_TEXT = (
-    "//text()[not(ancestor::head or ancestor::script or ancestor::style or ancestor::noscript"
-    " or ancestor::template)]"
-)
-# Whatever can be seen without being text.
-_SHOWN_THINGS = (
-    "//img | //svg | //canvas | //iframe | //frame | //object | //embed | //video | //audio"
-    " | //input[not(@type='hidden')] | //select | //textarea | //button"
-)
-_ALERT = re.compile(r"""\b(?:alert|confirm)\s{0,9}\(\s{0,9}(?:"([^"]{1,300})"|'([^']{1,300})')""")
-_REFUSAL = re.compile(
-    r"\b(?:wrong|incorrect|invalid|not (?:correct|right|valid|match)|error|failed|expired|"
-    r"try again|incorrecto|inv[áa]lid[oa]|err[óo]ne[oa]|incorreto|falsch|ung[üu]ltig|fehler|"
-    r"errat[oa]|faux|invalide|hatal\w|yanl\w\w)\b|неверн|неправильн|ошибк|गलत|错误|錯誤|不正确|有误"
-)
-MAX_SCRIPT = 100_000  # characters of a page's text or scripts that are searched for words
-
-
-def has_text(root: Selector, text: str) -> bool:
-    """Whether the page shows *text*, whatever the case and white space, as in Playwright."""
-    shown = root.xpath(_SHOWN_TEXT).getall()
-    # Two pieces of text are one word (`<b>W</b>rong`) or two (cells of a table).
-    return any(text in squeeze(glue.join(shown)) for glue in ("", " "))
-
-
-def visible_text(root: Selector) -> str:
-    """The text that the page shows, with single spaces and in lower case."""
-    return squeeze(" ".join(root.xpath(_SHOWN_TEXT).getall()))
-
-
-def shows_things(root: Selector) -> bool:
-    """Whether a page shows a picture or a control."""
-    return bool(root.xpath(f"({_SHOWN_THINGS})[1]"))
-
-
-def sounds_refused(text: str) -> bool:
-    """Whether a page's text has words of a refusal. They prove nothing, but are worth a look."""
-    return bool(_REFUSAL.search(text[:MAX_SCRIPT]))
-
-
-def alert_texts(root: Selector) -> list[str]:
-    """What the page's scripts and handlers alert(), written out in them."""
-    sources = root.xpath("//script/text() | //@onload | //@onclick | //@href[contains(., 'alert')]")
-    scripts = "\n".join(sources.getall())[:MAX_SCRIPT]
-    return [squeeze(double or single) for double, single in _ALERT.findall(scripts)]
-
-
 def same_text(shown: str | None, text: str) -> bool:
     """Whether an element that shows *shown* is meant by a `text=` selector for *text*."""
     return text in squeeze(shown or "")

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from parsel import Selector
 
 from scrapy_acecaptcha.selectors import (
-    has_text,
     is_xpath,
     may_have,
     needed_words,
@@ -108,29 +107,6 @@ def test_whatever_is_written_is_xpath_or_a_value_error(selector: str) -> None:
     except ValueError:
         return
     assert isinstance(PAGE.xpath(xpath), list)
-
-
-@pytest.mark.parametrize(
-    ("page", "text", "shown"),
-    [
-        ("<p>Wrong\n  CODE</p>", "wrong code", True),
-        ("<p>Wrong <b>code</b></p>", "wrong code", True),
-        ("<p>W<b>rong</b> code</p>", "wrong code", True),
-        ("<td>Wrong</td><td>code</td>", "wrong code", True),
-        ("<p>Wrong&nbsp;code</p>", "wrong code", True),
-        ("<p>FALSCHER SCHLÜSSEL; STRASSE</p>", "straße".casefold(), True),
-        ("<p>right code</p>", "wrong code", False),
-        ("<script>var m = 'wrong code'</script>", "wrong code", False),
-        ("<style>/* wrong code */</style>", "wrong code", False),
-        ("<noscript>wrong code</noscript>", "wrong code", False),
-        ("<!-- wrong code -->", "wrong code", False),
-        ("<title>wrong code</title><p>Hello", "wrong code", False),
-        ("<p title='wrong code'>", "wrong code", False),
-        ("", "wrong code", False),
-    ],
-)
-def test_text_is_looked_for_where_people_see_it(page: str, text: str, shown: bool) -> None:
-    assert has_text(Selector(page, type="html"), text) == shown
 
 
 @pytest.mark.parametrize(

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from typing import Literal
+from weakref import WeakKeyDictionary
 
-from scrapy.http import Response, TextResponse
+from scrapy.http import HtmlResponse, Response, TextResponse
 from scrapy.utils.python import binary_is_text
 
 from scrapy_acecaptcha.crawl.pages import page_of
+from scrapy_acecaptcha.page.page_text import PageText
 from scrapy_acecaptcha.rules import CaptchaRule
-from scrapy_acecaptcha.selectors import (
-    alert_texts,
-    has_text,
-    select,
-    shows_things,
-    sounds_refused,
-    squeeze,
-    text_of,
-    visible_text,
-)
+from scrapy_acecaptcha.selectors import select, squeeze, text_of
 from scrapy_acecaptcha.verdict import Seen
+
+_texts: WeakKeyDictionary[HtmlResponse, PageText] = WeakKeyDictionary()
+
+
+def _text(page: HtmlResponse) -> PageText:
+    if page not in _texts:
+        _texts[page] = PageText(page.selector.root)
+    return _texts[page]
 
 
 def see(
@@ -31,17 +32,16 @@ def see(
     :param is_bare_form: it is the query's form, with no captcha in it
     """
     page = page_of(response)
-    text = "" if page is None else visible_text(page.selector)
-    is_blank = not (response.body.strip() if page is None else text or shows_things(page.selector))
+    text = None if page is None else _text(page)
     return Seen(
         _kind(response),
         status=response.status,
-        is_blank=is_blank,
+        is_blank=not response.body.strip() if text is None else text.is_blank,
         captcha=captcha,
         success=None if rule.success is None else matches(response, rule.success),
         failure=None if rule.failure is None else matches(response, rule.failure),
         is_bare_form=is_bare_form,
-        sounds_refused=sounds_refused(text),
+        sounds_refused=text is not None and text.sounds_refused,
     )
 
 
@@ -81,9 +81,8 @@ def matches(response: Response, selector: str) -> bool:
     if page is not None:
         if text is None:
             return bool(select(page.selector, selector))
-        return has_text(page.selector, text) or any(
-            text in said for said in alert_texts(page.selector)
-        )
+        words = _text(page)
+        return words.has(text) or any(text in said for said in words.alerts)
     if text is None or not isinstance(response, TextResponse):
         return False
     return text in squeeze(response.text)
@@ -93,5 +92,5 @@ def same_text(one: Response, other: Response) -> bool:
     """Whether two responses show the same text."""
     page, another = page_of(one), page_of(other)
     if page is not None and another is not None:
-        return visible_text(page.selector) == visible_text(another.selector)
+        return _text(page).visible == _text(another).visible
     return one.body == other.body

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from scrapy.http import HtmlResponse, Response, TextResponse
 
@@ -22,7 +22,8 @@ _PARTIAL = re.compile(r"<partial-response(?=[\s/>])")
 _CDATA, _CDATA_END = "<![CDATA[", "]]>"
 _PAGE_TYPES = (b"text/plain", b"text/xml", b"application/xml", b"application/xhtml+xml")
 
-_pages: WeakKeyDictionary[Response, HtmlResponse | None] = WeakKeyDictionary()
+_bounded_pages: WeakSet[Response] = WeakSet()  # those that are looked at as they are
+_pages: WeakKeyDictionary[Response, HtmlResponse | None] = WeakKeyDictionary()  # all others
 
 
 def page_of(response: Response) -> HtmlResponse | None:
@@ -32,12 +33,15 @@ def page_of(response: Response) -> HtmlResponse | None:
     ``<partial-response>`` the page is the HTML in its CDATA. A page of more than 2 MB is its
     beginning. Most pages are returned as they are, with the selector that the spider uses, too.
     """
-    if type(response) is HtmlResponse and len(response.body) <= MAX_PAGE:
-        known = _pages.get(response, response)
-        if known is not response or is_bounded(response.body):
-            return known
+    if response in _bounded_pages:
+        assert isinstance(response, HtmlResponse)
+        return response
     if response not in _pages:
-        _pages[response] = _look_at(response)
+        page = _look_at(response)
+        if page is response:
+            _bounded_pages.add(page)
+            return page
+        _pages[response] = page
     return _pages[response]
 
 
