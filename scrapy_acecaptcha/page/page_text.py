@@ -67,14 +67,19 @@ class PageText:
 
     @property
     def sounds_refused(self) -> bool:
-        """Whether the page has words of a refusal. They prove nothing, but are worth a look."""
-        return bool(_REFUSAL.search(self.visible[:MAX_SCRIPT]))
+        """Whether the page has words of a refusal."""
+        return sounds_refused(self.visible)
 
     @cached_property
     def alerts(self) -> list[str]:
         """What the page's scripts and handlers alert(), written out in them, squeezed."""
         scripts = "\n".join(_scripts(self._root))[:MAX_SCRIPT]
         return [squeeze(double or single) for double, single in _ALERT.findall(scripts)]
+
+
+def sounds_refused(text: str) -> bool:
+    """Whether a page's *text* has words of a refusal. They prove nothing, but are worth a look."""
+    return bool(_REFUSAL.search(text[:MAX_SCRIPT]))
 
 
 def _shown_pieces(root: Any) -> Iterator[str]:

@@ -15,12 +15,13 @@ from playwright.sync_api import Error as PlaywrightError
 
 from scrapy_acecaptcha.flow import Steps
 from scrapy_acecaptcha.hosts import host_of, same_page
+from scrapy_acecaptcha.page.page_text import sounds_refused
 from scrapy_acecaptcha.playwright.answer import Answer
 from scrapy_acecaptcha.playwright.network import addresses_of_document
 from scrapy_acecaptcha.playwright.observer import Observer
 from scrapy_acecaptcha.playwright.scope import Scope, deadline, has_passed
 from scrapy_acecaptcha.playwright.sight import Sight
-from scrapy_acecaptcha.selectors import sounds_refused, squeeze
+from scrapy_acecaptcha.selectors import squeeze
 from scrapy_acecaptcha.verdict import (
     ACCEPTED,
     NOTHING,
