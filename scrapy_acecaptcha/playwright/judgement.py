@@ -64,7 +64,7 @@ class Judgement:
         if not addresses:
             return  # it is the answer to a POST
         self._asked_for = _address(addresses[0])
-        if not same_page(self._asked_for, self._stood_at):
+        if challenge.home.load_by is None and not same_page(self._asked_for, self._stood_at):
             url = addresses[0]
             challenge.home.load_by = lambda: challenge.page.goto(url)
 
