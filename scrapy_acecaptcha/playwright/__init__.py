@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from scrapy_acecaptcha.flow import CaptchaResult, drive, drive_async
@@ -10,36 +10,12 @@ from scrapy_acecaptcha.playwright.run import RuleLike, Session, checked_scope
 from scrapy_acecaptcha.playwright.scope import AsyncScope, SyncScope
 from scrapy_acecaptcha.playwright.watch import CaptchaWatch, watch_captchas
 from scrapy_acecaptcha.recognition.client import AceCaptchaClient
-from scrapy_acecaptcha.rules import FieldValue
 from scrapy_acecaptcha.solver import Solver
 
 if TYPE_CHECKING:
-    from typing_extensions import TypedDict, Unpack
+    from typing_extensions import Unpack
 
-    from scrapy_acecaptcha.playwright.scope import AnyLocator
-
-    class RuleFields(TypedDict, total=False):
-        """The fields of a rule, as solve_captcha() takes them one by one: see CaptchaRule."""
-
-        image: str | AnyLocator
-        input: str | AnyLocator | None
-        form: str | AnyLocator | None
-        submit: str | AnyLocator | None
-        fields: Mapping[str, FieldValue]
-        frame: str | AnyLocator | None
-        hosts: Sequence[str]
-        refresh: str | AnyLocator | None
-        success: str | AnyLocator | None
-        failure: str | AnyLocator | None
-        answer: str | None
-        case: Literal["upper", "lower"] | None
-        arithmetic: bool
-        max_attempts: int | None
-        after: Literal["auto", "stay", "return"]
-        session: bool
-        budget: int
-        capture: Literal["screenshot", "source"]
-
+    from scrapy_acecaptcha.playwright.rule_fields import RuleFields
 
 __all__ = ["CaptchaWatch", "solve_captcha", "watch_captchas"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Coroutine, Mapping
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from playwright import async_api, sync_api
 from playwright.sync_api import Error as PlaywrightError
@@ -16,6 +16,11 @@ from scrapy_acecaptcha.playwright.scope import locate, shown
 from scrapy_acecaptcha.recognition.client import AceCaptchaClient
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.solver import Solver
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from scrapy_acecaptcha.playwright.rule_fields import RuleFields
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +130,7 @@ def watch_captchas(
     solver: Solver | None = None,
     client: AceCaptchaClient | None = None,
     timeout: float | None = None,
-    **rule_fields: Any,
+    **rule_fields: Unpack[RuleFields],
 ) -> CaptchaWatch: ...
 @overload
 def watch_captchas(
@@ -135,7 +140,7 @@ def watch_captchas(
     solver: Solver | None = None,
     client: AceCaptchaClient | None = None,
     timeout: float | None = None,
-    **rule_fields: Any,
+    **rule_fields: Unpack[RuleFields],
 ) -> Coroutine[Any, Any, CaptchaWatch]: ...
 def watch_captchas(
     watched: SyncWatched | AsyncWatched,
