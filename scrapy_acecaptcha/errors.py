@@ -13,6 +13,7 @@
     │   └── CaptchaUnsolved             every attempt was refused
     ├── BudgetExhausted                 the budget is used up
     ├── JournalError                    the journal cannot be written or read
+    ├── CrawlStopped                    the crawl is stopping
     └── ApiError                        the recognition API said no, or nothing; has .code
         ├── ApiAuthError                invalid_token, token_expired, token_mismatched, no_token
         ├── ApiBalanceError             used_up, disabled
@@ -30,6 +31,9 @@ from typing import Any
 
 class AceCaptchaError(Exception):
     """Base of all errors of this package."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
 
 
 class SettingsError(AceCaptchaError, ValueError):
@@ -59,9 +63,6 @@ class RuleError(SettingsError):
         )
         super().__init__(f"{place}: {message}" if place else message)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, self.__dict__)
-
 
 class CaptchaError(AceCaptchaError):
     """A captcha on a page could not be dealt with.
@@ -76,9 +77,6 @@ class CaptchaError(AceCaptchaError):
         self.selector = selector
         where = f" (page {url}" + (f", selector {selector!r})" if selector else ")") if url else ""
         super().__init__(f"{message}{where}")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, self.__dict__)
 
 
 class CaptchaNotFound(CaptchaError):
@@ -125,6 +123,13 @@ class JournalError(AceCaptchaError):
     """The journal cannot be written or read, so that no call may be sent."""
 
 
+class CrawlStopped(AceCaptchaError):
+    """The crawl is stopping, so that its Solver reads nothing any more.
+
+    A callback may yield its request again: with a JOBDIR it is made when the crawl goes on.
+    """
+
+
 class ApiError(AceCaptchaError):
     """The recognition API answered with an error, or did not answer.
 
@@ -157,9 +162,6 @@ class ApiError(AceCaptchaError):
         tail = ", ".join(fact for fact in facts if fact)
         hint = f". {self.hint}" if self.hint else ""
         super().__init__(f"{code}: {message}" + (f" ({tail})" if tail else "") + hint)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, self.__dict__)
 
 
 class ApiAuthError(ApiError):

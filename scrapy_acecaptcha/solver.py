@@ -219,9 +219,13 @@ class Solver:
 
     def _solving(self, challenge: Any, session: Hashable, waits: Waits) -> Steps[CaptchaResult]:
         challenge = _Complete(challenge)
-        steps = self.steps(challenge, waits)
         if session is None:
-            return (yield from steps)
+            return (yield from self.steps(challenge, waits))
+        return (yield from self._solving_in_turn(challenge, session, waits))
+
+    def _solving_in_turn(
+        self, challenge: flow.Challenge, session: Hashable, waits: Waits
+    ) -> Steps[CaptchaResult]:
         started = time.monotonic()
         turn = self._turns.enter(session)
         try:
@@ -229,7 +233,7 @@ class Solver:
                 yield waits.for_thread(turn)
                 if (yield challenge.renew()) is False:
                     return CaptchaResult("", 0, time.monotonic() - started, b"")
-            return (yield from steps)
+            return (yield from self.steps(challenge, waits))
         finally:
             self._turns.leave(session, turn)
 

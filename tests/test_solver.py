@@ -31,6 +31,7 @@ from scrapy_acecaptcha import (
     BudgetExhausted,
     CaptchaRule,
     CaptchaUnsolved,
+    CrawlStopped,
     SettingsError,
     Solver,
 )
@@ -448,6 +449,77 @@ class TestInACrawl:
         }
 
     @ensureDeferred
+    async def test_captchas_of_one_session_are_solved_one_after_the_other(
+        self, bound: JsonApi, settings: Any
+    ) -> None:
+        with ApiStub(bound.gallery.answer) as api:
+            crawl = await run_crawl(
+                [query.replace(meta={"session": 1}) for query in queries(12)],
+                settings(ACECAPTCHA_API_BASE_URL=api.url, CONCURRENT_REQUESTS=8),
+                spider=StartOf,
+                site=bound,
+            )
+        assert len(crawl.pages) == len(api.calls) == 12
+        assert bound.stats["wrong"] == 0
+
+    @ensureDeferred
+    async def test_whoever_waited_and_needs_no_captcha_any_more_pays_nothing(
+        self, search: JsonApi, settings: Any
+    ) -> None:
+        results = []
+
+        class Wall(SpiderSearch):
+            async def renew(self) -> bool:
+                return False  # the first one has opened it for all
+
+        class WallSpider(StartOf):
+            async def parse(self, response: Response) -> Any:
+                solver = Solver.from_crawler(self.crawler)
+                results.append(await solver.solve(Wall(self, "x"), session="wall"))
+
+        with ApiStub(search.gallery.answer, latency=0.3) as api:
+            await run_crawl(
+                queries(6),
+                settings(ACECAPTCHA_API_BASE_URL=api.url, CONCURRENT_REQUESTS=8),
+                spider=WallSpider,
+                site=search,
+            )
+        assert sorted(result.attempts for result in results) == [0, 0, 0, 0, 0, 1]
+        assert len(api.calls) == 1
+
+    @ensureDeferred
+    async def test_the_end_of_the_crawl_reaches_the_callback(
+        self, search: JsonApi, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("scrapy_acecaptcha.crawl.waiting.GRACE_SECONDS", 0.1)
+        caught: list[BaseException] = []
+        tasks: list[Any] = []
+
+        class Stopping(StartOf):
+            async def parse(self, response: Response) -> Any:
+                solver = Solver.from_crawler(self.crawler)
+                if not caught:
+                    closing = self.crawler.engine.close_spider_async(reason="enough")
+                    tasks.append(asyncio.ensure_future(closing))
+                for work in (solver.solve(SpiderSearch(self, "x")), solver.read_async(b"1")):
+                    try:
+                        await work
+                    except CrawlStopped as error:
+                        caught.append(error)
+
+        with ApiStub(search.gallery.answer) as api:
+            api.gate.clear()
+            crawl = await run_crawl(
+                queries(1),
+                settings(ACECAPTCHA_API_BASE_URL=api.url),
+                spider=Stopping,
+                site=search,
+            )
+            api.gate.set()
+        assert [type(error) for error in caught] == [CrawlStopped, CrawlStopped]
+        assert "failed" not in crawl.stats
+
+    @ensureDeferred
     async def test_a_token_that_is_refused_closes_the_spider(
         self, search: JsonApi, settings: Any
     ) -> None:
@@ -482,12 +554,30 @@ def test_api_errors_reach_the_caller(search: JsonApi) -> None:
             Solver(client=client).solve(PlainSearch(search))
 
 
-@ensureDeferred
-async def test_the_spider_of_the_docs(search: JsonApi, settings: Any) -> None:
+def example_of_the_docs(number: int, search: JsonApi) -> dict[str, Any]:
     text = (Path(__file__).parent.parent / "docs" / "solver.md").read_text()
     namespace: dict[str, Any] = {}
-    exec(re.findall(r"```python\n(.*?)```", text, re.S)[1], namespace)
+    exec(re.findall(r"```python\n(.*?)```", text, re.S)[number], namespace)
     namespace["API"] = f"{search.url}/api"
+    return namespace
+
+
+def test_the_script_of_the_docs(
+    search: JsonApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACEDATACLOUD_API_TOKEN", TOKEN)
+    titles = example_of_the_docs(1, search)["titles"]
+    with ApiStub(search.gallery.answer) as api:
+        monkeypatch.setenv("ACEDATACLOUD_API_BASE_URL", api.url)
+        found = list(titles("roads", "bridges"))
+    assert found == [f"{query} {i}" for query in ("roads", "bridges") for i in range(3)]
+    assert len(rows(tmp_path / "captchas.db")) == 2
+
+
+@ensureDeferred
+async def test_the_spider_of_the_docs(search: JsonApi, settings: Any) -> None:
+    namespace = example_of_the_docs(2, search)
     titles: list[str] = []
 
     class Roads(namespace["RoadsSpider"], CollectingSpider):  # type: ignore[misc, valid-type, name-defined]

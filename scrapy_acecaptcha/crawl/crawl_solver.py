@@ -14,7 +14,8 @@ from scrapy.utils.asyncio import run_in_thread
 from scrapy_acecaptcha.crawl.failure import FailurePolicy, is_fatal
 from scrapy_acecaptcha.crawl.settings import open_journal, positive_number, whole_number
 from scrapy_acecaptcha.crawl.waiting import Stopped
-from scrapy_acecaptcha.errors import AceCaptchaError, TokenMissing
+from scrapy_acecaptcha.errors import AceCaptchaError, CrawlStopped, TokenMissing
+from scrapy_acecaptcha.flow import CaptchaResult, drive_async
 from scrapy_acecaptcha.recognition.budget import Budget, SharedBudget
 from scrapy_acecaptcha.recognition.client import AceCaptchaClient
 from scrapy_acecaptcha.solver import DEFAULT_MAX_ATTEMPTS, Reading, Solver
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.settings import BaseSettings
 
+    from scrapy_acecaptcha.crawl.gate import Gate
     from scrapy_acecaptcha.crawl.waiting import Waits
-    from scrapy_acecaptcha.flow import CaptchaResult, Steps
+    from scrapy_acecaptcha.flow import Challenge, Steps
     from scrapy_acecaptcha.recognition.waits import Waits as AnyWaits
 
 
@@ -63,12 +65,18 @@ class CrawlSolver(Solver):
         self._crawler = crawler
         self._failure = failure
         self._in_stats: Counter[str] = Counter()
+        self.gate: Gate | None = None  # the crawl's, once there is one
         self.recognizer.check_may_call = self._check_may_call
 
     async def read_async(self, image: bytes, *, url: str = "") -> Reading:
-        """Return the text in *image*, like :meth:`Solver.read_async`."""
+        """Return the text in *image*, like :meth:`Solver.read_async`.
+
+        :raises CrawlStopped: the crawl is stopping
+        """
         try:
             return await super().read_async(image, url=url)
+        except Stopped:
+            raise _stopped() from None
         except AceCaptchaError as error:
             self._close_spider_if_fatal(error)
             raise
@@ -95,6 +103,8 @@ class CrawlSolver(Solver):
         self._add("challenges", 1)
         try:
             result = yield from super()._solving(challenge, session, waits)
+        except Stopped:
+            raise _stopped() from None
         except AceCaptchaError as error:
             self._add("failed", 1)
             self._close_spider_if_fatal(error)
@@ -105,6 +115,26 @@ class CrawlSolver(Solver):
         if result.answer:
             self._add("solved", 1)
         return result
+
+    def _solving_in_turn(
+        self, challenge: Challenge, session: Hashable, waits: AnyWaits
+    ) -> Steps[CaptchaResult]:
+        result: CaptchaResult = yield self._behind_gate(challenge, ("solver", session))
+        return result
+
+    async def _behind_gate(self, challenge: Challenge, key: Hashable) -> CaptchaResult:
+        """Take one's turn as the requests of the crawl do; no other request is held."""
+        assert self.gate is not None
+        started = time.monotonic()
+        stale = False
+        while True:
+            async with self.gate.session(key).turn(stale) as turn:
+                if turn.stale and await drive_async(_renewed(challenge)) is False:
+                    self.gate.session(key).release_all(turn)
+                    return CaptchaResult("", 0, time.monotonic() - started, b"")
+                if turn.leads:
+                    return await drive_async(self.steps(challenge))
+            stale = True
 
     def _close_spider_if_fatal(self, error: AceCaptchaError) -> None:
         if is_fatal(error):
@@ -117,6 +147,15 @@ class CrawlSolver(Solver):
     def _add(self, event: str, number: float) -> None:
         stats: Any = self._crawler.stats
         stats.inc_value(f"acecaptcha/{event}", number)
+
+
+def _renewed(challenge: Challenge) -> Steps[bool | None]:
+    free: bool | None = yield challenge.renew()
+    return free
+
+
+def _stopped() -> CrawlStopped:
+    return CrawlStopped("The crawl is stopping, so no captcha is read any more")
 
 
 def _client(settings: BaseSettings, needed: bool) -> AceCaptchaClient:

@@ -82,6 +82,7 @@ class AceCaptchaMiddleware(SolverOwner):
         self._sessions = Sessions(rules, has_cookies=settings.getbool("COOKIES_ENABLED"))
         self._each_time = EachTime(self._healths)
         self._traffic = Traffic(crawler, self._sessions, self._each_time, self._waits, self._count)
+        self.solver.gate = self._traffic.gate
         self._solving = GatedSolving(
             crawler,
             rules=rules,
