@@ -22,7 +22,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "after": ("auto", "stay", "return"),
     "capture": ("screenshot", "source"),
 }
-_SELECTORS = ("image", "input", "form", "submit", "frame", "refresh", "success", "failure")
+SELECTORS = ("image", "input", "form", "submit", "frame", "refresh", "success", "failure")
 _ELEMENTS = ("image", "input", "form", "submit", "frame")
 _MAY_BE_TEXT = ("submit", "success", "failure")
 _FLAGS = ("arithmetic", "session")
@@ -80,7 +80,7 @@ class CaptchaRule:
     capture: Literal["screenshot", "source"] = "screenshot"
 
     def __post_init__(self) -> None:
-        for name in _SELECTORS:
+        for name in SELECTORS:
             value = getattr(self, name)
             if (value is not None or name == "image") and not _is_filled(value):
                 raise RuleError(f"must be a selector, not {value!r}", field=name)
@@ -139,7 +139,7 @@ class CaptchaRule:
 
         :raises RuleError: a selector is neither CSS nor XPath
         """
-        for name in _SELECTORS:
+        for name in SELECTORS:
             selector = getattr(self, name)
             if selector is None or (name == "image" and selector == "auto"):
                 continue

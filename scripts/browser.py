@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
+from scrapy_acecaptcha.cli.probe_browser import SYSTEM_BROWSERS
+
 INSTALL_SECONDS = 300  # a download that hangs is not waited for
-SYSTEM_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
 QUIET_ARGS = [
     "--disable-background-networking",
     "--disable-component-update",
@@ -52,7 +53,7 @@ def find_browser() -> str | None:
 def _candidates() -> Iterator[str | None]:
     # Asked in a process of its own: the sync API does not work inside an event loop.
     yield _output(sys.executable, "-c", ASK_PLAYWRIGHT)
-    yield from map(shutil.which, SYSTEM_NAMES)
+    yield from map(shutil.which, SYSTEM_BROWSERS)
 
 
 def _starts(path: str) -> bool:

@@ -24,7 +24,13 @@ from scrapy_acecaptcha.page.forms import Form
 from scrapy_acecaptcha.rules import CaptchaRule
 
 LOADING_SECONDS = 10.0  # until a captcha has to stand on a page in a browser
-SYSTEM_BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+SYSTEM_BROWSERS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome-stable",
+    "google-chrome",
+    "chrome",
+)
 
 
 def probe_in_browser(options: argparse.Namespace, fields: dict[str, Any], report: Report) -> None:

@@ -18,7 +18,7 @@ from scrapy_acecaptcha.detect.vocabulary import (
     names_captcha,
     spelled_apart,
 )
-from scrapy_acecaptcha.page.controls import MAX_SAID, is_text
+from scrapy_acecaptcha.page.controls import BUTTON_TYPES, MAX_SAID, is_text
 from scrapy_acecaptcha.page.image_address import background
 
 MAX_PAGE = 2_000_000  # characters of text, each element counted as ELEMENT characters
@@ -32,9 +32,8 @@ NEARBY = 160  # characters of text around a field or a picture that are taken to
 _SILENT = frozenset({"script", "style", "template", "title", "option", "textarea"})
 _PICTURES = frozenset({"img", "image", "canvas", "svg"})  # browsers take <image> for <img>
 _CONTROLS = frozenset({"input", "select", "textarea"})
-_NO_CONTROLS = frozenset(
-    {"hidden", "submit", "button", "image", "reset", "checkbox", "radio"}
-)  # types of <input> that nobody types into
+# Types of <input> that nobody types into.
+_NO_CONTROLS = BUTTON_TYPES | {"hidden", "checkbox", "radio"}
 _BUTTONS = frozenset({"a", "button", "input"})
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from scrapy_acecaptcha.flow import Steps
+from scrapy_acecaptcha.page.controls import BUTTON_TYPES
 from scrapy_acecaptcha.playwright.controls import is_submit_button
 from scrapy_acecaptcha.playwright.in_page import CONTROLS
 from scrapy_acecaptcha.playwright.scope import Scope, shown
@@ -15,7 +16,6 @@ from scrapy_acecaptcha.rules import CaptchaRule
 if TYPE_CHECKING:
     from scrapy_acecaptcha.playwright.form import PageForm
 
-_BUTTONS = ("submit", "button", "image", "reset")
 _CLICKABLE = "a, label, summary, [role=button], [role=link], [role=menuitem], [role=tab]"
 _QUOTED = re.compile(r"""^text=(["'])(.*)\1$""", re.S)
 
@@ -62,7 +62,7 @@ class Button:
         found = [
             (control, self._form.nth(control))
             for control in (yield self._form.controls())
-            if control["type"] in _BUTTONS and control["shown"]
+            if control["type"] in BUTTON_TYPES and control["shown"]
         ]
         links = shown(self._scope.frame.locator(_CLICKABLE))
         for place, control in enumerate((yield links.evaluate_all(CONTROLS, [None] * 3))):

@@ -17,6 +17,7 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from scrapy_acecaptcha.errors import CaptchaFormError, CaptchaNotFound, RuleError
 from scrapy_acecaptcha.flow import Steps
 from scrapy_acecaptcha.page.answer_field import answer_fields, undecided
+from scrapy_acecaptcha.page.controls import BUTTON_TYPES
 from scrapy_acecaptcha.playwright.button import Button
 from scrapy_acecaptcha.playwright.controls import (
     Control,
@@ -29,7 +30,7 @@ from scrapy_acecaptcha.playwright.in_page import CONTROLS, HIT, SET
 from scrapy_acecaptcha.playwright.scope import POLL_MS, Scope, deadline, shown
 from scrapy_acecaptcha.rules import CaptchaRule, FieldValue
 
-_UNTOUCHED = {"hidden", "file", "button", "reset", "submit", "image"}
+_UNTOUCHED = BUTTON_TYPES | {"hidden", "file"}
 
 
 class PageForm:

@@ -18,7 +18,7 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from scrapy_acecaptcha.errors import CaptchaError, CaptchaFormError, CaptchaNotFound, RuleError
 from scrapy_acecaptcha.flow import Steps
 from scrapy_acecaptcha.playwright.in_page import SHOWN_NAMES
-from scrapy_acecaptcha.rules import CaptchaRule
+from scrapy_acecaptcha.rules import SELECTORS, CaptchaRule
 from scrapy_acecaptcha.selectors import is_xpath
 
 SyncScope = sync_api.Page | sync_api.Frame | sync_api.FrameLocator
@@ -29,7 +29,6 @@ AnyLocator = SyncLocator | AsyncLocator
 
 POLL_MS = 50
 DEFAULT_TIMEOUT_MS = 10_000.0
-SELECTORS = ("image", "input", "form", "submit", "frame", "refresh", "success", "failure")
 
 GONE = re.compile(r"crashed|has been closed|connection closed|detached|already stopped", re.I)
 _IN_THE_WAY = re.compile(r"(<[^\n]*?) intercepts pointer events")
