@@ -11,7 +11,7 @@ from scrapy import Request
 
 from scrapy_acecaptcha.crawl.captcha_page import shows_captcha
 from scrapy_acecaptcha.crawl.page_captcha import PageCaptcha
-from scrapy_acecaptcha.crawl.redirects import DELIVERED, original_request
+from scrapy_acecaptcha.crawl.redirects import original_request
 from scrapy_acecaptcha.crawl.rule_health import AnswerWatch, RuleHealths
 from scrapy_acecaptcha.crawl.scrapy_playwright import Visit, is_for_browser, solves_itself
 from scrapy_acecaptcha.crawl.solving import hand_over
@@ -115,7 +115,7 @@ class BrowserVisits:
         if rule is not None:
             self._healths.page_seen(request.url, rule, response, visit.captcha is not None)
         if visit.captcha is not None:
-            request.meta[DELIVERED] = True
+            self._traffic.passed(request)
             visit.captcha.page = visit.response(response)
             return hand_over(visit.captcha, visit.result)
         if visit.was_clear and rule is not None and shows_captcha(response, rule):

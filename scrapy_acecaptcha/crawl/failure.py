@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from scrapy import Request
 from scrapy.downloadermiddlewares.retry import get_retry_request
 
+from scrapy_acecaptcha.crawl.redirects import again
 from scrapy_acecaptcha.crawl.scrapy_internals import close_spider
 from scrapy_acecaptcha.crawl.waiting import Stopped, Waits
 from scrapy_acecaptcha.errors import (
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
 
 logger = logging.getLogger(__name__)
-
-
-def again(request: Request) -> Request:
-    """*request* for the scheduler; not to be filtered as the duplicate that it is."""
-    return request.replace(dont_filter=True)
 
 
 def is_fatal(error: BaseException) -> bool:
@@ -67,25 +63,25 @@ class FailurePolicy:
         spider = self._crawler.spider
         assert spider is not None
         reason = error.code if isinstance(error, ApiError) else "captcha_unsolved"
-        again = None
+        retry = None
         may_retry = self._crawler.settings.getbool("RETRY_ENABLED") and not (
             request.meta.get("dont_retry") or getattr(error, "retry", True) is False
         )
         if may_retry:
-            again = get_retry_request(
+            retry = get_retry_request(
                 request,
                 spider=spider,
                 reason=reason,
                 max_retry_times=request.meta.get("max_retry_times"),
                 priority_adjust=request.meta.get("priority_adjust"),
             )
-        if again is not None:
+        if retry is not None:
             logger.warning(
                 "%(request)s is to be tried again: %(error)s",
                 {"request": request, "error": error},
                 extra={"spider": spider},
             )
-            return again
+            return retry
         logger.error(
             "%(kind)s at %(request)s: %(error)s",
             {"kind": type(error).__name__, "request": request, "error": error},

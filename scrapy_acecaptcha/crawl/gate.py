@@ -11,74 +11,30 @@ sixteen requests that hit one wall need one solve. The four steps:
 4. Otherwise the captcha is solved, and the gate goes to the next one in line or is opened.
 
 A request that is known to meet a captcha takes the gate before its download, so that its page is
-downloaded once. Sessions side by side share one line of held requests, see `shared_line.py`.
+downloaded once. So does one that is likely to, because it was redirected to a captcha's page or
+because the last captcha was good for no more pages: others in flight would be made in vain.
+Sessions side by side share one line of held requests, see `shared_line.py`.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Collection, Hashable, Set
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Hashable, Set
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
+from scrapy_acecaptcha.crawl.allowance import Allowance
+from scrapy_acecaptcha.crawl.held import Held, TakesGate, Turn, Waiting, never
 from scrapy_acecaptcha.crawl.waiting import Waits, fire
 
 if TYPE_CHECKING:
     from scrapy_acecaptcha.crawl.shared_line import SharedLine
 
 LANDING_SECONDS = 0.005  # between two looks whether all have landed
-Waiting = Callable[[], AbstractContextManager[None]]
 Active = Callable[[], Set[Hashable]]
 IsSent = Callable[[Any], bool]
-REMEMBERED = 4096  # sessions whose last solve is remembered
-
-
-@dataclass
-class Turn:
-    """One request's turn at the captcha of its session.
-
-    :param leads: it holds the gate; otherwise it may only look whether the way is free
-    :param stale: its captcha may have been replaced: download the page again before paying
-    """
-
-    leads: bool
-    stale: bool
-
-
-def _never() -> bool:
-    return False
-
-
-@dataclass(eq=False)
-class Held:
-    """A request that waits to be let go.
-
-    :param takes_gate: asked when it is let go: whether it will meet a captcha
-    """
-
-    takes_gate: Callable[[], bool] = _never
-    event: Deferred[None] = field(default_factory=Deferred)
-    session: Session | None = None  # that has let it go
-    turn: Turn | None = None  # if it took the gate
-
-    async def wait(self, waits: Waits, waiting: Waiting, queue: deque[Held]) -> None:
-        """Wait until a session has let it go and taken it out of *queue*.
-
-        :param waiting: makes a context to wait in
-        :raises Stopped: the crawl is stopping
-        """
-        try:
-            with waiting():
-                await waits.on(self.event)
-        except BaseException:
-            if self.session is None:
-                queue.remove(self)
-            else:
-                self.session.give_up(self)
-            raise
 
 
 class Session:
@@ -93,6 +49,7 @@ class Session:
 
     def __init__(self, key: Any, waits: Waits, active: Active, is_sent: IsSent, width: int) -> None:
         self.key = key
+        self.allowance = Allowance()
         self.shut = False
         self.shared: SharedLine | None = None  # of requests that any session of a pool may take
         self._waits = waits
@@ -106,6 +63,7 @@ class Session:
         self._admitting = False
         self._held: deque[Held] = deque()
         self._early: tuple[Hashable, Turn] | None = None  # who took the gate before its download
+        self._is_scheduled = False  # that one is in the scheduler
         self._is_lost = False  # that one, when it was looked for
         self._line: deque[tuple[Turn, Deferred[None]]] = deque()
 
@@ -113,6 +71,11 @@ class Session:
     def going(self) -> int:
         """Requests that have been let go and are not back."""
         return self._released + sum(map(self._is_sent, self._in_flight))
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether one more request is likely to meet a captcha."""
+        return self.allowance.is_used_up(len(self._in_flight) + self._released)
 
     @property
     def load(self) -> int:
@@ -141,7 +104,7 @@ class Session:
 
     def take_early(self, request: Hashable, turn: Turn) -> None:
         """*request* has taken the gate before its download."""
-        self._early, self._is_lost = (request, turn), False
+        self._early, self._is_lost, self._is_scheduled = (request, turn), False, False
 
     def early_turn(self, request: Hashable) -> Turn | None:
         """The turn that *request* took before its download, and has to end now."""
@@ -150,19 +113,47 @@ class Session:
         turn, self._early = self._early[1], None
         return turn
 
-    def follow(self, request: Hashable) -> bool:
-        """Let *request* go on with the turn of the one that was redirected to it, if it had one."""
-        if self._early is None or self._early[0] in self._active():
+    def expect(self, request: Hashable, before: Hashable, *, captcha: bool) -> None:
+        """*request*, to which *before* was redirected, comes from the scheduler.
+
+        :param captcha: it is likely to meet one, so that it takes the gate at once
+        """
+        turn = self.early_turn(before)
+        if turn is None and captcha and not self.shut:
+            self.shut, turn = True, Turn(leads=True, stale=False)
+        if turn is not None:
+            self.take_early(request, turn)
+            self._is_scheduled = True
+
+    async def follow(self, request: Hashable) -> bool:
+        """Let *request* go on with the turn that was taken for it in the scheduler, if any was.
+
+        :raises Stopped: the crawl is stopping
+        """
+        # A queue on disk makes another object of it.
+        if self._early is None or not (self._early[0] is request or self._is_gone()):
             return False
-        self.take_early(request, self._early[1])
+        turn = self._early[1]
+        self.take_early(request, turn)
+        try:
+            await self._all_received()
+        except BaseException:
+            self._early = None
+            self.end(turn)
+            raise
         return True
 
-    def find_lost(self) -> Hashable | None:
+    def _is_gone(self) -> bool:
+        return self._early is not None and self._early[0] not in self._active()
+
+    def find_lost(self, *, scheduled: bool = False) -> Hashable | None:
         """Open the gate for one that took it and has been gone twice when looked for; return it.
 
-        Another middleware may have dropped it. A redirected one has some time to come back.
+        Another middleware may have dropped it.
+
+        :param scheduled: look for one in the scheduler, too, which has some time to come back
         """
-        if self._early is None or self._early[0] in self._active():
+        if self._early is None or not self._is_gone() or (self._is_scheduled and not scheduled):
             return None
         if not self._is_lost:
             self._is_lost = True
@@ -210,13 +201,18 @@ class Session:
     # New requests
 
     @property
+    def is_waited_for(self) -> bool:
+        """Whether requests wait to be let into this session, or into any of its pool."""
+        return bool(self._held) or (self.shared is not None and self.shared.is_waited_for)
+
+    @property
     def is_full(self) -> bool:
         """Whether new requests must wait: the gate is shut, or others are waiting already."""
         return self.shut or bool(self._held)
 
     async def enter(
         self,
-        takes_gate: Callable[[], bool] = _never,
+        takes_gate: TakesGate = never,
         waiting: Waiting = nullcontext,
         *,
         first: bool = False,
@@ -239,7 +235,7 @@ class Session:
     def let_go(self, held: Held) -> None:
         """Let a request go that has waited."""
         held.session = self
-        if held.takes_gate():
+        if held.takes_gate(self):
             self.shut = True
             held.turn = Turn(leads=True, stale=False)
         else:
@@ -360,53 +356,3 @@ class Session:
             waiting.leads = False
             fire(event)
         self.admit()
-
-
-class Gate:
-    """All sessions of a crawl.
-
-    :param waits: what requests wait for
-    :param active: all requests that the downloader and its middlewares are busy with
-    :param is_sent: whether a request has reached the downloader and has not left it
-    :param width: held requests of a session that may go at a time
-    """
-
-    def __init__(self, waits: Waits, active: Active, is_sent: IsSent, width: int) -> None:
-        self._session_args = (waits, active, is_sent, width)
-        self._sessions: dict[Hashable, Session] = {}
-        self._solved: OrderedDict[Hashable, int] = OrderedDict()
-        self.solves = 0
-
-    def session(self, key: Hashable) -> Session:
-        """The session called *key*."""
-        if key not in self._sessions:
-            self._sessions[key] = Session(key, *self._session_args)
-        return self._sessions[key]
-
-    def note_solve(self, key: Hashable) -> None:
-        """A captcha of session *key* was solved."""
-        self.solves += 1
-        self._solved[key] = self.solves
-        self._solved.move_to_end(key)
-        if len(self._solved) > REMEMBERED:
-            self._solved.popitem(last=False)
-
-    def solved_since(self, key: Hashable, solves: int) -> bool:
-        """Whether session *key* was solved after *solves* solves of the crawl."""
-        return self._solved.get(key, 0) > solves
-
-    def tidy(self, in_use: Collection[Session] = ()) -> list[Any]:
-        """Forget idle sessions, and help those whose requests never took off.
-
-        :param in_use: idle sessions of requests that are about to take off
-        :return: requests that had taken a gate and never came back
-        """
-        lost = []
-        for key, session in list(self._sessions.items()):
-            request = session.find_lost()
-            if request is not None:
-                lost.append(request)
-            session.admit()
-            if session.idle and session.shared is None and session not in in_use:
-                del self._sessions[key]
-        return lost

@@ -16,7 +16,7 @@ from scrapy.spidermiddlewares.referer import RefererMiddleware
 from scrapy.utils.misc import load_object
 
 from scrapy_acecaptcha.crawl.name_lookup import addresses_of
-from scrapy_acecaptcha.crawl.redirects import DELIVERED, REDIRECT_META, SENT
+from scrapy_acecaptcha.crawl.redirects import NOTE, REDIRECT_META
 from scrapy_acecaptcha.errors import CaptchaFormError
 from scrapy_acecaptcha.hosts import (
     Space,
@@ -56,8 +56,7 @@ NOTED_META = (
     "_dont_cache",
     "is_start_request",
     "acecaptcha_result",
-    DELIVERED,
-    SENT,
+    NOTE,
 )
 # What the spider wants for its own page, not for the captcha's image and form.
 _PAGE_META = (

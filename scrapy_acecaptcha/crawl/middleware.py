@@ -14,20 +14,14 @@ from scrapy_acecaptcha.crawl.captcha_page import shows_captcha
 from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge
 from scrapy_acecaptcha.crawl.crawl_solver import CrawlSolver
 from scrapy_acecaptcha.crawl.each_time import EachTime
-from scrapy_acecaptcha.crawl.failure import FailurePolicy, again
+from scrapy_acecaptcha.crawl.failure import FailurePolicy
 from scrapy_acecaptcha.crawl.frames import enter_frame
 from scrapy_acecaptcha.crawl.inner_requests import INNER, InnerRequests, check_target
 from scrapy_acecaptcha.crawl.progress import Progress
-from scrapy_acecaptcha.crawl.redirects import (
-    DELIVERED,
-    SENT,
-    SENT_AT,
-    is_redirected,
-    original_request,
-)
+from scrapy_acecaptcha.crawl.redirects import again, original_request
 from scrapy_acecaptcha.crawl.rule_health import MAX_REFUSED, AnswerWatch, RuleHealths
 from scrapy_acecaptcha.crawl.scrapy_internals import is_stopping
-from scrapy_acecaptcha.crawl.sessions import CHOSEN, SessionDropped, Sessions
+from scrapy_acecaptcha.crawl.sessions import SessionDropped, Sessions
 from scrapy_acecaptcha.crawl.settings import whole_number
 from scrapy_acecaptcha.crawl.solving import GatedSolving
 from scrapy_acecaptcha.crawl.traffic import Traffic
@@ -46,7 +40,7 @@ if TYPE_CHECKING:
     from twisted.internet.task import LoopingCall
     from typing_extensions import Self
 
-    from scrapy_acecaptcha.crawl.gate import Turn
+    from scrapy_acecaptcha.crawl.held import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +104,9 @@ class AceCaptchaMiddleware(SolverOwner):
         for method, signal in (
             (middleware.spider_opened, signals.spider_opened),
             (middleware.spider_closed, signals.spider_closed),
-            (middleware.request_dropped, signals.request_dropped),
-            (middleware.page_delivered, signals.response_received),
+            (middleware._traffic.request_scheduled, signals.request_scheduled),
+            (middleware._traffic.request_dropped, signals.request_dropped),
+            (middleware._traffic.page_delivered, signals.response_received),
         ):
             crawler.signals.connect(method, signal=signal)
         return middleware
@@ -132,28 +127,6 @@ class AceCaptchaMiddleware(SolverOwner):
         self._progress.stop()
         self._healths.crawl_ends(spider)
         await self.solver.close_async(finished=reason == "finished")
-
-    def page_delivered(self, response: Response, request: Request, spider: Spider) -> None:
-        """The spider gets *response*, and may hand its meta on: our notes are not in it."""
-        meta = request.meta
-        for name in (SENT, SENT_AT, DELIVERED, CHOSEN):
-            meta.pop(name, None)
-
-    def request_dropped(self, request: Request, spider: Spider) -> None:
-        """Bring back a request that was redirected to a page that others were redirected to, too.
-
-        All requests of a wall may lead to one captcha page, which Scrapy's duplicate filter takes
-        for a page that has been crawled.
-        """
-        if (
-            request.dont_filter
-            or not is_redirected(request)
-            or self._sessions.rule(request) is None
-        ):
-            return  # no filter has dropped it, or it is none of ours
-        brought_back = request.replace(dont_filter=True)
-        brought_back.meta[SENT] = {**request.meta[SENT], "filtered": True}
-        self.crawler.engine.crawl(brought_back)
 
     async def process_request(self, request: Request) -> Request | None:
         """Hold a request of a session whose captcha is being solved."""
@@ -219,9 +192,9 @@ class AceCaptchaMiddleware(SolverOwner):
         is_captcha = shows_captcha(response, rule)
         self._healths.page_seen(request.url, rule, response, is_captcha)
         key = self._sessions.key(request)
-        self._traffic.page_seen(request, response, is_captcha, early)
+        instead = self._traffic.page_seen(request, response, is_captcha, early)
         if not is_captcha and not (rule.fields and self._traffic.gate.solved_since(key, 0)):
-            return response  # it has never shown one, or this is what was asked for
+            return instead or response  # it has never shown one, or this is what was asked for
         challenge = ScrapyChallenge(
             original_request(request),
             response,
@@ -230,20 +203,25 @@ class AceCaptchaMiddleware(SolverOwner):
             watch=AnswerWatch(self._healths.of(request.url, rule), self._waits),
             max_image_bytes=self._max_image_bytes,
         )
-        if not is_captcha and not challenge.is_bare_form:
-            return response
         if is_captcha and challenge.is_for_the_spider:
             self._tell_of_login(response, rule)
-            return response
-        answer: Request | Response
+        elif is_captcha or challenge.is_bare_form:
+            return await self._pass(challenge, request, stale, early)
+        return instead or response
+
+    async def _pass(
+        self, challenge: ScrapyChallenge, request: Request, stale: bool, early: Turn | None
+    ) -> Request | Response:
+        """Get *request* behind its captcha, or into its query's form."""
         try:
-            answer = await self._solving.answer(challenge, key, stale, early)
+            key = self._sessions.key(request)
+            return await self._solving.answer(challenge, key, stale, early)
         except SessionDropped:
-            answer = again(challenge.request)
+            return again(challenge.request)
         except (Stopped, AceCaptchaError) as error:
-            answer = self._failure.request_after(challenge.request, error)
-        request.meta[DELIVERED] = True  # where the page refreshes to is a page of its own
-        return answer
+            return self._failure.request_after(challenge.request, error)
+        finally:
+            self._traffic.passed(request)
 
     def _tell_of_login(self, response: Response, rule: CaptchaRule) -> None:
         logger.info(

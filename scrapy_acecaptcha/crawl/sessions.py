@@ -69,7 +69,7 @@ class Sessions:
             return None
         # scrapy-playwright notes its default only when the request is on its way.
         context = meta.get("playwright_context", "default") if is_for_browser(request) else None
-        return Key(_site(request), meta.get(SESSION), context)
+        return Key(self._site(request), meta.get(SESSION), context)
 
     # Sessions side by side
 
@@ -81,7 +81,7 @@ class Sessions:
         rule = self.rule(request)
         if rule is None or rule.sessions == 1 or INNER in request.meta:
             return None
-        host = self._rules.name_for(original_url(request)) or _site(request)
+        host = self._rules.name_for(original_url(request)) or self._site(request)
         if is_for_browser(request):
             self._warn_of_browser(host)
             return None
@@ -133,6 +133,13 @@ class Sessions:
                 host=host,
             )
 
+    def _site(self, request: Request) -> str:
+        """Host and port that the spider asked; where redirected to, if only that has a rule."""
+        url = original_url(request)
+        if self._rules.find(url, request.meta.get("acecaptcha")) is None:
+            url = request.url
+        return site_of(url).partition("://")[2]
+
     def _warn_of_browser(self, host: str) -> None:
         if host not in self._warned:
             self._warned.add(host)
@@ -142,11 +149,6 @@ class Sessions:
                 'the requests over some yourself, by meta["playwright_context"]',
                 {"host": host},
             )
-
-
-def _site(request: Request) -> str:
-    """Host and port that the spider asked."""
-    return site_of(original_url(request)).partition("://")[2]
 
 
 def _is_robots_txt(request: Request) -> bool:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from scrapy_acecaptcha.crawl.gate import Held, Session, Turn, Waiting
+from scrapy_acecaptcha.crawl.held import Held, TakesGate, Turn, Waiting
 
 if TYPE_CHECKING:
+    from scrapy_acecaptcha.crawl.gate import Session
     from scrapy_acecaptcha.crawl.waiting import Waits
 
 
@@ -28,9 +29,14 @@ class SharedLine:
         self._waiting: deque[Held] = deque()
         self._serving = False
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether requests wait for a session."""
+        return bool(self._waiting)
+
     async def enter(
         self,
-        takes_gate: Callable[[], bool],
+        takes_gate: TakesGate,
         waiting: Waiting = nullcontext,
         on_wait: Callable[[], object] = lambda: None,
     ) -> tuple[Session, Turn | None]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scrapy.http import Response
 
     from scrapy_acecaptcha.crawl.crawl_solver import CrawlSolver
-    from scrapy_acecaptcha.crawl.gate import Turn
+    from scrapy_acecaptcha.crawl.held import Turn
     from scrapy_acecaptcha.crawl.sessions import Key
     from scrapy_acecaptcha.crawl.traffic import Traffic
     from scrapy_acecaptcha.rule_book import RuleBook
@@ -118,6 +118,7 @@ class GatedSolving:
                 if self._traffic.is_dropped(challenge.request):
                     raise SessionDropped
                 if turn.stale and await self._replay(challenge):
+                    session.allowance.pages += 1
                     session.release_all(turn)
                     return None
                 if turn.leads:

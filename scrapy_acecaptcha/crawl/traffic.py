@@ -7,30 +7,29 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakSet, WeakValueDictionary
 
 from scrapy import Request
 
-from scrapy_acecaptcha.crawl.failure import again
-from scrapy_acecaptcha.crawl.gate import Gate, Session
-from scrapy_acecaptcha.crawl.redirects import (
-    SENT,
-    SENT_AT,
-    is_redirected,
-    note_original,
-    original_request,
-)
+from scrapy_acecaptcha.crawl.check_pages import CheckPages
+from scrapy_acecaptcha.crawl.gate import Session
+from scrapy_acecaptcha.crawl.gates import Gates
+from scrapy_acecaptcha.crawl.held import TakesGate, never
+from scrapy_acecaptcha.crawl.redirects import NOTE, Origin, Redirects, again, origin_of
 from scrapy_acecaptcha.crawl.scrapy_internals import beside_the_limit, is_sent
 from scrapy_acecaptcha.crawl.scrapy_playwright import is_for_browser
-from scrapy_acecaptcha.crawl.sessions import SESSION
+from scrapy_acecaptcha.crawl.sessions import CHOSEN, SESSION
 from scrapy_acecaptcha.crawl.shared_line import SharedLine
 from scrapy_acecaptcha.crawl.waiting import Stopped
+from scrapy_acecaptcha.errors import RuleError
 
 if TYPE_CHECKING:
+    from scrapy import Spider
     from scrapy.crawler import Crawler
     from scrapy.http import Response
 
     from scrapy_acecaptcha.crawl.each_time import EachTime
-    from scrapy_acecaptcha.crawl.gate import Turn
+    from scrapy_acecaptcha.crawl.held import Turn
     from scrapy_acecaptcha.crawl.session_pool import SessionPool
     from scrapy_acecaptcha.crawl.sessions import Key, Sessions
     from scrapy_acecaptcha.crawl.waiting import Waits
@@ -65,47 +64,133 @@ class Traffic:
         self._lines: dict[tuple[SessionPool, str], SharedLine] = {}
         self.each_time = each_time
         self._in: dict[Request, Session] = {}  # of what the downloader is busy with
-        self.gate = Gate(
+        self._redirects = Redirects(self._page)
+        self._check_pages = CheckPages(waits)
+        self._unseen: Request | None = None  # just scheduled, as the first for its page in this run
+        self._seeking: WeakValueDictionary[int, Request] = WeakValueDictionary()  # by their pages
+        # What only finds out what a page shows: the duplicate filter has dropped it.
+        self._lookers: WeakSet[Request] = WeakSet()
+        self.gate = Gates(
             waits,
             active=lambda: crawler.engine.downloader.active,
             is_sent=lambda request: is_sent(crawler.engine, request),
             width=most or 16,
         )
 
+    # Signals of Scrapy
+
+    def request_scheduled(self, request: Request, spider: Spider) -> None:
+        """Follow a request that was redirected, before a queue on disk may take it."""
+        before = self._redirects.scheduled(request)
+        origin = origin_of(request)
+        if NOTE in request.meta or self._has_no_rule(request):
+            return
+        if not request.dont_filter:
+            is_first = self._check_pages.scheduled(
+                self._page(request), redirected=origin is not None
+            )
+            self._unseen = request if is_first else None
+        if origin is None:
+            return
+        self._redirects.note(request)
+        key = self._sessions.key(request)
+        if key is not None:
+            likely = self._is_likely_captcha(request, origin, key)
+            self.gate.session(key).expect(request, before, captcha=likely)
+
+    def request_dropped(self, request: Request, spider: Spider) -> None:
+        """Bring back a request that was redirected to a captcha's page, as others were, too."""
+        origin = origin_of(request)
+        if origin is None or self._has_no_rule(request):
+            return
+        self._end_early(request)
+        if request.dont_filter:
+            return  # no filter has dropped it
+        page = self._page(request)
+        state = self._check_pages.state(page)
+        if page in origin.chain or (state == "clear" and request is not self._unseen):
+            self._check_pages.seen(list(origin.chain), request.url, captcha=False)
+            return
+        back = self._redirects.brought_back(request, filtered=state == "unknown")
+        if state == "unknown":
+            back.priority = origin.priority  # behind the one that will tell
+        self._crawler.engine.crawl(back)
+
+    def page_delivered(self, response: Response, request: Request, spider: Spider) -> None:
+        """The spider gets *response*: what it makes of it are requests of their own."""
+        request.meta.pop(CHOSEN, None)
+        origin = origin_of(request)
+        if origin is not None and not self._has_no_rule(request):
+            self._seen(request, origin, captcha=False)
+        self._redirects.ended(request)
+
+    # On the way to the downloader
+
     async def hold(self, request: Request) -> Request | None:
         """Hold *request* while its session's gate is shut; a request to be made instead, if any."""
-        if is_redirected(request):
-            if request.meta[SENT].pop("filtered", False):
-                request.dont_filter = False  # as the spider made it
-        elif self._sessions.rule(request) is not None:
-            note_original(request)
-        if self._sessions.renew(request) and is_redirected(request):
-            return again(original_request(request))
+        was_filtered = self._redirects.arrived(request)
+        if self._sessions.rule(request) is not None:
+            try:
+                instead = await self._filtered(request) if was_filtered else None
+                instead = instead or await self._let_in(request)
+            except Stopped:
+                return again(request)
+            if instead is not None:
+                return instead
+            if origin_of(request) is not None:
+                self._seeking[self._page(request)] = request
+        self._redirects.sent(request, self.gate.solves)
+        return None
+
+    async def _filtered(self, request: Request) -> Request | None:
+        """A request that the duplicate filter is to drop after all; None if it goes on."""
+        page = self._page(request)
+        while self._check_pages.state(page) == "unknown":
+            seeking = self._seeking.get(page)
+            if seeking is None or seeking not in self._crawler.engine.downloader.active:
+                self._lookers.add(request)
+                return None
+            with beside_the_limit(self._crawler.engine, request):
+                await self._check_pages.wait(page)
+        return None if self._check_pages.state(page) == "captcha" else _to_be_filtered(request)
+
+    async def _let_in(self, request: Request) -> Request | None:
+        """Wait for a session that can take *request*; a request to be made instead, if any."""
+        origin = origin_of(request)
+        if self._sessions.renew(request) and origin is not None:
+            return again(request)
         pool = self._sessions.pool(request)
         key = self._sessions.key(request)
-        try:
-            if pool is not None and self._sessions.must_choose(request):
-                session = await self._enter_any(request, pool, key)
-            else:
-                session = None if key is None else await self._enter(request, key)
-        except Stopped:
+        if key is not None and self._has_been_passed(key, origin):
+            self._end_early(request)
             return again(request)
+        if pool is not None and self._sessions.must_choose(request):
+            session = await self._enter_any(request, pool, key)
+        else:
+            session = None if key is None else await self._enter(request, key)
         if pool is not None and pool.use(request.meta[SESSION]):
             self._count("sessions")
-        return None if session is None else self._check_turned_back(request, session)
+        if session is None:
+            return None
+        if self._has_been_passed(session.key, origin):
+            session.admit()
+            return again(request)
+        self._in[request] = session
+        return None
 
     async def _enter(self, request: Request, key: Key) -> Session:
         """Let *request* into the session that it names."""
         session = self.gate.session(key)
-        redirected = is_redirected(request)
+        redirected = origin_of(request) is not None
         if redirected:
             # The request before the redirect has left its place to this one, which does not wait
             # behind new ones: they would all be redirected before anyone reached the captcha.
             session.admit()
-            if session.follow(request):
+            if await session.follow(request):
                 return session
         if session.shut if redirected else session.is_full:
             self._count("held")
+            self.gate.watch(session)
         turn = await session.enter(
             self._takes_gate(request), self.beside(request), first=redirected
         )
@@ -122,9 +207,12 @@ class Traffic:
             self._sessions.choose(request, pool.names[0])
             return None
         line = self._line(request, pool, key)
-        session, turn = await line.enter(
-            self._takes_gate(request), self.beside(request), partial(self._count, "held")
-        )
+
+        def waits() -> None:
+            self._count("held")
+            self.gate.watch(self.gate.session(key._replace(name=pool.names[0])))
+
+        session, turn = await line.enter(self._takes_gate(request), self.beside(request), waits)
         self._sessions.choose(request, session.key.name)
         if turn is not None:
             session.take_early(request, turn)
@@ -144,24 +232,35 @@ class Traffic:
             line = self._lines[pool, key.site] = SharedLine(self._waits, sessions, self._width)
         return line
 
-    def _takes_gate(self, request: Request) -> Callable[[], bool]:
+    def _takes_gate(self, request: Request) -> TakesGate:
         """Whether *request* will meet a captcha, so that it takes the gate before its download."""
-        rule = self._sessions.rule(request)
-        if rule is None or is_redirected(request) or is_for_browser(request):
-            return lambda: False
-        return partial(self.each_time.expects, request, rule)
+        rule, origin = self._sessions.rule(request), origin_of(request)
+        if rule is None or is_for_browser(request):
+            return never
+        if origin is not None:
+            return lambda session: self._is_likely_captcha(request, origin, session.key)
+        return lambda session: session.is_used_up or self.each_time.expects(request, rule)
 
-    def _check_turned_back(self, request: Request, session: Session) -> Request | None:
-        if not is_redirected(request):
-            request.meta[SENT_AT] = self.gate.solves
-        elif self.gate.solved_since(session.key, request.meta.get(SENT_AT, 0)):
-            # It was on its way to a captcha page that meanwhile was passed: who knows what that
-            # page shows by now.
-            request.meta[SENT_AT] = self.gate.solves
-            session.admit()
-            return again(original_request(request))
-        self._in[request] = session
-        return None
+    def _is_likely_captcha(self, request: Request, origin: Origin, key: Key) -> bool:
+        """Whether a captcha is where a redirect led *request*."""
+        likely = self._check_pages.expects_captcha(request.url)
+        return likely and not (is_for_browser(request) or self._has_been_passed(key, origin))
+
+    def _has_been_passed(self, key: Key, origin: Origin | None) -> bool:
+        """Whether a captcha page, to which a request was redirected, was passed meanwhile.
+
+        Who knows what it shows by now.
+        """
+        return origin is not None and self.gate.solved_since(key, origin.sent_at)
+
+    def _end_early(self, request: Request) -> None:
+        """End the turn that was taken for *request* while it was in the scheduler."""
+        key = self._sessions.key(request)
+        if key is not None:
+            session = self.gate.session(key)
+            turn = session.early_turn(request)
+            if turn is not None:
+                session.end(turn)
 
     def request_leaves(self, request: Request) -> None:
         """*request* is on its way to the downloader."""
@@ -171,19 +270,33 @@ class Traffic:
 
     def page_seen(
         self, request: Request, response: Response, is_captcha: bool, early: Turn | None
-    ) -> None:
-        """Note whether a page under a rule shows a captcha though its session was let through."""
+    ) -> Request | None:
+        """Note whether a page under a rule shows a captcha, though its session was let through.
+
+        Return a request to be made instead, if any.
+        """
         key, rule = self._sessions.key(request), self._sessions.rule(request)
-        if key is None or rule is None:
-            return
-        if not is_captcha:
-            if response.status < HTTP_ERRORS:
-                self.each_time.seen(request, rule, captcha=False)
-        elif early is not None or (
-            # Those of one wall are not counted: they come while its captcha is being solved.
-            not self.gate.session(key).shut and self.gate.solved_since(key, 0)
-        ):
-            self.each_time.seen(request, rule, captcha=True)
+        if key is not None and rule is not None:
+            session = self.gate.session(key)
+            if not is_captcha:
+                session.allowance.page_came(alone=early is not None)
+                if response.status < HTTP_ERRORS:
+                    self.each_time.seen(request, rule, captcha=False)
+            elif self.gate.solved_since(key, 0) and (early is not None or not session.shut):
+                # Those of one wall are not counted: they come while its captcha is being solved.
+                self.each_time.seen(request, rule, captcha=True)
+        origin = origin_of(request)
+        is_looker = not is_captcha and request in self._lookers
+        if origin is not None and (is_captcha or is_looker):
+            self._seen(request, origin, captcha=is_captcha)
+        return _to_be_filtered(request) if is_looker else None
+
+    def passed(self, request: Request) -> None:
+        """The captcha that *request* brought was dealt with.
+
+        Where the page behind it refreshes to is a page of its own.
+        """
+        self._redirects.ended(request)
 
     def early_turn(self, request: Request) -> Turn | None:
         """The turn that *request* took before its download; it is to be ended by end_turn()."""
@@ -222,6 +335,7 @@ class Traffic:
         for key, line in list(self._lines.items()):
             if line.close():
                 del self._lines[key]
+        self._check_pages.wake()
 
     def drop_session(self, request: Request) -> None:
         """Have a fresh session in the place of that of *request*, in which answers are refused.
@@ -245,3 +359,26 @@ class Traffic:
     def is_dropped(self, request: Request) -> bool:
         """Whether the session of *request* has been replaced."""
         return self._sessions.is_dropped(request)
+
+    # Helpers
+
+    def _seen(self, request: Request, origin: Origin, *, captcha: bool) -> None:
+        pages = [*origin.chain, self._page(request)]
+        self._check_pages.seen(pages, request.url, captcha=captcha)
+
+    def _page(self, request: Request) -> int:
+        """What the duplicate filter tells the page of *request* by."""
+        fingerprinter = self._crawler.request_fingerprinter
+        assert fingerprinter is not None
+        return int.from_bytes(fingerprinter.fingerprint(request)[:8], "big")
+
+    def _has_no_rule(self, request: Request) -> bool:
+        try:
+            return self._sessions.rule(request) is None
+        except RuleError:
+            return True  # it is raised where the request's errback hears of it
+
+
+def _to_be_filtered(request: Request) -> Request:
+    """*request* for the scheduler, which is to drop it as the duplicate that it is."""
+    return request.replace(dont_filter=False)

@@ -21,7 +21,7 @@ from twisted.internet.threads import deferToThread
 
 from scrapy_acecaptcha import CaptchaUnsolved
 from scrapy_acecaptcha.crawl import waiting
-from scrapy_acecaptcha.crawl.gate import Gate
+from scrapy_acecaptcha.crawl.gates import Gates
 from scrapy_acecaptcha.crawl.waiting import Stopped, Waits
 from tests.crawl_process import finish_crawl, start_crawl
 from tests.crawling import run_crawl
@@ -364,10 +364,10 @@ def test_ctrl_c_ends_the_crawl_during_a_call_and_jobdir_keeps_everything(
 # The gate by itself
 
 
-def make_gate(width: int = 4, sent: Iterable[Any] = "ab") -> tuple[Gate, Waits, set[Any]]:
+def make_gate(width: int = 4, sent: Iterable[Any] = "ab") -> tuple[Gates, Waits, set[Any]]:
     waits, active = Waits(), set("ab")
     is_sent = set(sent).__contains__
-    return Gate(waits, active=lambda: active, is_sent=is_sent, width=width), waits, active
+    return Gates(waits, active=lambda: active, is_sent=is_sent, width=width), waits, active
 
 
 def run(coroutine: Any) -> Any:
