@@ -147,20 +147,25 @@ class Session:
         return self._early is not None and self._early[0] not in self._active()
 
     def find_lost(self, *, scheduled: bool = False) -> Hashable | None:
-        """Open the gate for one that took it and has been gone twice when looked for; return it.
+        """Open the gate for one that took it and was of no use twice when looked for; return it.
 
-        Another middleware may have dropped it.
+        Another middleware may have dropped it, or keep it until it has a page of this session.
 
         :param scheduled: look for one in the scheduler, too, which has some time to come back
         """
-        if self._early is None or not self._is_gone() or (self._is_scheduled and not scheduled):
+        if self._early is None:
             return None
-        if not self._is_lost:
-            self._is_lost = True
+        request, turn = self._early
+        is_gone = self._is_gone()
+        if is_gone and self._is_scheduled and not scheduled:
             return None
-        (request, turn), self._early = self._early, None
-        self.end(turn)
-        return request
+        is_lost = is_gone or (request in self._in_flight and not self._is_sent(request))
+        if is_lost and self._is_lost:
+            self._early = None
+            self.end(turn)
+            return request
+        self._is_lost = is_lost
+        return None
 
     def response_received(self, request: Hashable) -> bool:
         """The response of *request* has arrived: its cookies are in the jar.
