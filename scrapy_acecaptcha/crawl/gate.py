@@ -18,6 +18,7 @@ Sessions side by side share one line of held requests, see `shared_line.py`.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable, Set
 from contextlib import asynccontextmanager, nullcontext
@@ -32,6 +33,8 @@ from scrapy_acecaptcha.crawl.waiting import Waits, fire
 if TYPE_CHECKING:
     from scrapy_acecaptcha.crawl.shared_line import SharedLine
 
+GONE_SECONDS = 0.01  # that one with the gate may be in nobody's hands
+KEPT_SECONDS = 0.5  # that another middleware may keep it before it is sent
 LANDING_SECONDS = 0.005  # between two looks whether all have landed
 Active = Callable[[], Set[Hashable]]
 IsSent = Callable[[Any], bool]
@@ -64,7 +67,7 @@ class Session:
         self._held: deque[Held] = deque()
         self._early: tuple[Hashable, Turn] | None = None  # who took the gate before its download
         self._is_scheduled = False  # that one is in the scheduler
-        self._is_lost = False  # that one, when it was looked for
+        self._lost_since: float | None = None  # that one
         self._line: deque[tuple[Turn, Deferred[None]]] = deque()
 
     @property
@@ -104,7 +107,7 @@ class Session:
 
     def take_early(self, request: Hashable, turn: Turn) -> None:
         """*request* has taken the gate before its download."""
-        self._early, self._is_lost, self._is_scheduled = (request, turn), False, False
+        self._early, self._lost_since, self._is_scheduled = (request, turn), None, False
 
     def early_turn(self, request: Hashable) -> Turn | None:
         """The turn that *request* took before its download, and has to end now."""
@@ -147,7 +150,7 @@ class Session:
         return self._early is not None and self._early[0] not in self._active()
 
     def find_lost(self, *, scheduled: bool = False) -> Hashable | None:
-        """Open the gate for one that took it and was of no use twice when looked for; return it.
+        """Open the gate for one that took it and has been of no use for a while; return it.
 
         Another middleware may have dropped it, or keep it until it has a page of this session.
 
@@ -159,13 +162,17 @@ class Session:
         is_gone = self._is_gone()
         if is_gone and self._is_scheduled and not scheduled:
             return None
-        is_lost = is_gone or (request in self._in_flight and not self._is_sent(request))
-        if is_lost and self._is_lost:
-            self._early = None
-            self.end(turn)
-            return request
-        self._is_lost = is_lost
-        return None
+        if not is_gone and (request not in self._in_flight or self._is_sent(request)):
+            self._lost_since = None
+            return None
+        now = time.monotonic()
+        self._lost_since = self._lost_since or now
+        if now - self._lost_since < (GONE_SECONDS if is_gone else KEPT_SECONDS):
+            return None
+        self._early = None
+        self.allowance.good_for = None
+        self.end(turn)
+        return request
 
     def response_received(self, request: Hashable) -> bool:
         """The response of *request* has arrived: its cookies are in the jar.
