@@ -22,11 +22,10 @@ from scrapy_acecaptcha.crawl.frames import enter_frame, inside_frame
 from scrapy_acecaptcha.crawl.inner_requests import InnerRequests, is_passing
 from scrapy_acecaptcha.crawl.name_lookup import addresses_of
 from scrapy_acecaptcha.crawl.pages import is_page, page_of
-from scrapy_acecaptcha.crawl.redirects import same_page
 from scrapy_acecaptcha.crawl.rule_health import AnswerWatch, Facts, digest
 from scrapy_acecaptcha.crawl.waiting import Stopped
 from scrapy_acecaptcha.errors import CaptchaFormError, CaptchaImageError, CaptchaUnsolved, RuleError
-from scrapy_acecaptcha.hosts import host_of, same_host, space_of
+from scrapy_acecaptcha.hosts import host_of, same_host, same_page, space_of
 from scrapy_acecaptcha.page.forms import URLENCODED, Form, Posted, Submission
 from scrapy_acecaptcha.page.images import image_format, readable_image
 from scrapy_acecaptcha.rules import CaptchaRule

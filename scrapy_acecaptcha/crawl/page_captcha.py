@@ -11,10 +11,10 @@ from scrapy_acecaptcha.crawl.browser_page import BrowserPage, Document
 from scrapy_acecaptcha.crawl.crawl_captcha import CrawlCaptcha
 from scrapy_acecaptcha.crawl.evidence import see
 from scrapy_acecaptcha.crawl.frames import inside_frame
-from scrapy_acecaptcha.crawl.redirects import same_page
 from scrapy_acecaptcha.crawl.rule_health import AnswerWatch, Facts, digest
 from scrapy_acecaptcha.errors import CaptchaUnsolved
 from scrapy_acecaptcha.flow import Steps, drive_async
+from scrapy_acecaptcha.hosts import same_page
 from scrapy_acecaptcha.selectors import squeeze
 from scrapy_acecaptcha.verdict import NOTHING, Asked, Seen
 

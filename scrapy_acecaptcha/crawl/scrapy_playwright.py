@@ -19,9 +19,10 @@ from scrapy_acecaptcha.crawl.browser_page import BrowserPage, Document
 from scrapy_acecaptcha.crawl.evidence import matches
 from scrapy_acecaptcha.crawl.frames import inside_frame
 from scrapy_acecaptcha.crawl.page_captcha import PageCaptcha, in_loop
-from scrapy_acecaptcha.crawl.redirects import original_request, same_page
+from scrapy_acecaptcha.crawl.redirects import original_request
 from scrapy_acecaptcha.errors import CaptchaNotFound
 from scrapy_acecaptcha.flow import CaptchaResult, Steps, drive_async
+from scrapy_acecaptcha.hosts import same_page
 
 if TYPE_CHECKING:
     from scrapy_acecaptcha.crawl.rule_health import AnswerWatch
