@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.settings import BaseSettings
 
-    from scrapy_acecaptcha.crawl.gate import Gate
+    from scrapy_acecaptcha.crawl.gates import Gates
     from scrapy_acecaptcha.crawl.waiting import Waits
     from scrapy_acecaptcha.flow import Challenge, Steps
     from scrapy_acecaptcha.recognition.waits import Waits as AnyWaits
@@ -65,7 +65,7 @@ class CrawlSolver(Solver):
         self._crawler = crawler
         self._failure = failure
         self._in_stats: Counter[str] = Counter()
-        self.gate: Gate | None = None  # the crawl's, once there is one
+        self.gate: Gates | None = None  # the crawl's, once there is one
         self.recognizer.check_may_call = self._check_may_call
 
     async def read_async(self, image: bytes, *, url: str = "") -> Reading:
