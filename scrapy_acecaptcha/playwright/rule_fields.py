@@ -6,9 +6,7 @@ Not imported when the package runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
-
-from typing_extensions import TypedDict
+from typing import Literal, TypedDict
 
 from scrapy_acecaptcha.playwright.scope import AnyLocator
 from scrapy_acecaptcha.rules import FieldValue
