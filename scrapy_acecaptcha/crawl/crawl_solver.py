@@ -17,7 +17,12 @@ from scrapy_acecaptcha.crawl.waiting import Stopped
 from scrapy_acecaptcha.errors import AceCaptchaError, CrawlStopped, TokenMissing
 from scrapy_acecaptcha.flow import CaptchaResult, drive_async
 from scrapy_acecaptcha.recognition.budget import Budget, SharedBudget
-from scrapy_acecaptcha.recognition.client import AceCaptchaClient
+from scrapy_acecaptcha.recognition.client import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_RETRIES,
+    DEFAULT_TIMEOUT,
+    AceCaptchaClient,
+)
 from scrapy_acecaptcha.solver import DEFAULT_MAX_ATTEMPTS, Reading, Solver
 
 if TYPE_CHECKING:
@@ -163,9 +168,11 @@ def _client(settings: BaseSettings, needed: bool) -> AceCaptchaClient:
         return AceCaptchaClient(
             token=settings.get("ACECAPTCHA_TOKEN"),
             base_url=settings.get("ACECAPTCHA_API_BASE_URL"),
-            timeout=positive_number(settings, "ACECAPTCHA_TIMEOUT", 130.0),
-            retries=whole_number(settings, "ACECAPTCHA_RETRIES", 4, least=0),
-            concurrency=whole_number(settings, "ACECAPTCHA_CONCURRENCY", 16, least=1),
+            timeout=positive_number(settings, "ACECAPTCHA_TIMEOUT", DEFAULT_TIMEOUT),
+            retries=whole_number(settings, "ACECAPTCHA_RETRIES", DEFAULT_RETRIES, least=0),
+            concurrency=whole_number(
+                settings, "ACECAPTCHA_CONCURRENCY", DEFAULT_CONCURRENCY, least=1
+            ),
             tasks=settings.getbool("ACECAPTCHA_TASKS"),
         )
     except TokenMissing:

@@ -21,11 +21,8 @@ from urllib3.exceptions import InvalidHeader
 from urllib3.util.retry import Retry
 
 from scrapy_acecaptcha.errors import (
-    ApiAuthError,
-    ApiBalanceError,
     ApiConnectionError,
     ApiError,
-    ApiRateLimited,
     ApiRequestError,
     ApiServerError,
     ApiTimeout,
@@ -33,6 +30,7 @@ from scrapy_acecaptcha.errors import (
     TokenMissing,
 )
 from scrapy_acecaptcha.recognition import transport
+from scrapy_acecaptcha.recognition.api_errors import CODE_OF_STATUS, ERRORS
 from scrapy_acecaptcha.recognition.closing import Closing
 from scrapy_acecaptcha.recognition.tasks import Pace, Task, text_of
 
@@ -40,35 +38,9 @@ DEFAULT_BASE_URL = "https://api.acedata.cloud"
 MAX_RETRY_AFTER = 60  # seconds
 MAX_TOLD = 300  # characters of a reply in an error message
 
-# Source of the codes: Ace Data Cloud's documentation of captcha/recognition/image2text. The same
-# code comes under different statuses, so the code decides and the status is the second choice.
-_ERRORS: dict[str, type[ApiError]] = {
-    "invalid_token": ApiAuthError,
-    "token_expired": ApiAuthError,
-    "token_mismatched": ApiAuthError,
-    "no_token": ApiAuthError,
-    "used_up": ApiBalanceError,
-    "disabled": ApiBalanceError,
-    "too_many_requests": ApiRateLimited,
-    "timeout": ApiTimeout,
-    "api_error": ApiServerError,
-    "bad_request": ApiRequestError,
-    "invalid_request": ApiRequestError,
-    "not_found": ApiRequestError,
-    "forbidden": ApiRequestError,
-    "no_api": ApiRequestError,
-    "api_not_implemented": ApiRequestError,
-}
-_CODE_OF_STATUS = {
-    400: "bad_request",
-    401: "invalid_token",
-    403: "forbidden",
-    404: "no_api",
-    408: "timeout",
-    429: "too_many_requests",
-    504: "timeout",
-}
-
+DEFAULT_TIMEOUT = 130.0  # seconds for one call; the server itself gives up at 120
+DEFAULT_RETRIES = 4
+DEFAULT_CONCURRENCY = 16
 
 N = TypeVar("N", int, float)
 
@@ -114,9 +86,9 @@ class AceCaptchaClient(Closing):
         self,
         token: str | None = None,
         base_url: str | None = None,
-        timeout: float = 130.0,
-        retries: int = 4,
-        concurrency: int = 16,
+        timeout: float = DEFAULT_TIMEOUT,
+        retries: int = DEFAULT_RETRIES,
+        concurrency: int = DEFAULT_CONCURRENCY,
         tasks: bool = False,
     ) -> None:
         self.base_url = _checked_base_url(
@@ -326,10 +298,11 @@ class AceCaptchaClient(Closing):
         error = body.get("error")
         details = error if isinstance(error, dict) else body
         code = self._plain(details.get("code") or body.get("code"))
-        if code not in _ERRORS and isinstance(error, str) and error in _ERRORS:
+        if code not in ERRORS and isinstance(error, str) and error in ERRORS:
             code = error
-        by_status = _CODE_OF_STATUS.get(status, "api_error" if status >= 500 else "bad_response")
-        kind = _ERRORS.get(code) or _ERRORS.get(by_status, ApiRequestError)
+        by_status = CODE_OF_STATUS.get(status, "api_error" if status >= 500 else "bad_response")
+        known = ERRORS.get(code) or ERRORS.get(by_status)
+        kind = known.kind if known else ApiRequestError
         message = details.get("message") or details.get("detail")
         if not message:
             message = error if isinstance(error, str) else response.reason

@@ -34,31 +34,15 @@ except ImportError as error:
 
 from scrapy_acecaptcha.errors import SettingsError
 from scrapy_acecaptcha.hosts import space_of
+from scrapy_acecaptcha.recognition.api_errors import ERRORS
 from scrapy_acecaptcha.recognition.waits import in_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Code -> the statuses that it comes under, and a message. Source: the error tables in Ace Data
-# Cloud's documentation; its pages disagree on token_mismatched, so both statuses occur here too.
-_ERRORS: dict[str, tuple[tuple[int, ...], str]] = {
-    "bad_request": ((400,), "The request is not valid."),
-    "token_mismatched": ((400, 401), "The token does not belong to this API."),
-    "api_not_implemented": ((400,), "The API is not implemented."),
-    "no_token": ((400,), "No token: send the header `authorization: Bearer TOKEN`."),
-    "invalid_token": ((401,), "The token is not valid."),
-    "token_expired": ((401,), "The token has expired."),
-    "used_up": ((403,), "The balance is used up."),
-    "disabled": ((403,), "The account has been disabled."),
-    "forbidden": ((403,), "The request is forbidden."),
-    "no_api": ((404,), "There is no API at this address."),
-    "too_many_requests": ((429,), "Too many requests."),
-    "api_error": ((500,), "The server failed."),
-    "timeout": ((504,), "The recognition took too long; it is not charged."),
-}
 _LATE = "task"
 
-FAILURES = (*_ERRORS, _LATE)
+FAILURES = (*ERRORS, _LATE)
 """What the parameter ``fail`` may name: the API's error codes, and ``task`` for a late answer."""
 
 
@@ -190,7 +174,7 @@ class _Refusal(Exception):
     def __init__(self, code: str, message: str = "") -> None:
         super().__init__(code)
         self.code = code
-        self.message = message or _ERRORS[code][1]
+        self.message = message or ERRORS[code].message
 
 
 class _Api:
@@ -218,7 +202,7 @@ class _Api:
     def image2text(self) -> Response | tuple[Response, int]:
         self._authorize()
         failure = self._draw_failure()
-        if failure in _ERRORS:
+        if failure in ERRORS:
             raise _Refusal(failure)
         data, image = _image_in_body()
         if failure == _LATE or _json_body().get("async") is True:
@@ -328,7 +312,7 @@ def _check_failures(fail: Mapping[str, float]) -> None:
 
 def _error_reply(refusal: _Refusal) -> tuple[Response, int]:
     code, message, trace_id = refusal.code, refusal.message, _new_id()
-    status = random.choice(_ERRORS[code][0])  # noqa: S311
+    status = random.choice(ERRORS[code].statuses)  # noqa: S311
     if code == "timeout":  # the one error that the API writes flat
         return jsonify(code=code, detail=message, task_id=_new_id(), trace_id=trace_id), status
     reply = jsonify(success=False, error={"code": code, "message": message}, trace_id=trace_id)

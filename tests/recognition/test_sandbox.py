@@ -21,6 +21,7 @@ from scrapy_acecaptcha.recognition.sandbox import FAILURES, Sandbox, create_app
 
 STATUSES = {
     "bad_request": {400},
+    "invalid_request": {400},
     "token_mismatched": {400, 401},
     "api_not_implemented": {400},
     "no_token": {400},
@@ -30,6 +31,7 @@ STATUSES = {
     "disabled": {403},
     "forbidden": {403},
     "no_api": {404},
+    "not_found": {404},
     "too_many_requests": {429},
     "api_error": {500},
     "timeout": {504},
