@@ -75,6 +75,7 @@ def measure(servers: Servers) -> tuple[list[Row], list[str]]:
         walls.growth(servers, *QUEUED),
         rows.latency(servers, 20),
         rows.heartbeat(servers, 2),
+        rows.hostile(),
     ]
     *more, profile = side_by_side(
         partial(rows.blocking, servers),

@@ -48,7 +48,7 @@ SETTINGS: dict[str, Any] = {
     "DOWNLOAD_DELAY": 0,
     "DOWNLOAD_TIMEOUT": 10,
     "LOG_LEVEL": "WARNING",
-    "RETRY_TIMES": 10,
+    "RETRY_TIMES": 30,  # a site that restarts has closed as many connections in no time
     "ROBOTSTXT_OBEY": False,
     "TELNETCONSOLE_ENABLED": False,
 }

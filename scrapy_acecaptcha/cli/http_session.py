@@ -17,6 +17,7 @@ from scrapy.responsetypes import responsetypes
 from scrapy.settings import default_settings
 from scrapy.utils.response import get_meta_refresh
 
+from scrapy_acecaptcha.crawl.inner_requests import INNER, check_target
 from scrapy_acecaptcha.errors import CaptchaNotFound
 
 TIMEOUT = 30.0  # seconds for one reply
@@ -49,10 +50,12 @@ class HttpSession:
         :raises IgnoreRequest: robots.txt forbids it
         :raises requests.RequestException: no reply
         :raises CaptchaNotFound: redirects without end, or a page without end
+        :raises CaptchaFormError: a challenge's request, or a redirect of it, must not go there
         """
         limit = min(request.meta.get("download_maxsize") or MAX_BYTES, MAX_BYTES)
         prepared = self._session.prepare_request(_as_theirs(request))
         for _ in range(MAX_REDIRECTS + 1):
+            await _check_target(request, prepared)
             self.check_robots(prepared.url or request.url)
             settings = self._session.merge_environment_settings(
                 prepared.url or request.url, {}, True, None, None
@@ -89,6 +92,16 @@ class HttpSession:
         except requests.RequestException:
             return None  # as Scrapy does; if the site is down, the page tells
         return Protego.parse(reply.text) if reply.ok else None
+
+
+async def _check_target(request: Request, step: requests.PreparedRequest) -> None:
+    """Hold *step*, the request itself or a redirect of it, to what holds in a crawl."""
+    if INNER in request.meta:
+        await check_target(
+            request.replace(
+                url=step.url or request.url, method=step.method or "GET", body=step.body or b""
+            )
+        )
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

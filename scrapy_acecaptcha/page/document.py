@@ -22,6 +22,7 @@ MAX_CONTROLS = 2_000
 MAX_MARKS = 20_000  # forms, labels, options and controls of a page
 MAX_LABELS = 3  # of one control that are read
 _FORM_END = "<?form-end>"  # a comment to HTML parsers, set before each </form>
+_BEFORE_FORM_END = re.compile(r"(?=</form[\s>/])", re.IGNORECASE)
 _SAYING = ("name", "id", "placeholder", "title", "aria-label")
 
 
@@ -44,7 +45,9 @@ class Document:
     def __init__(self, html: str, base_url: str) -> None:
         if len(html) > MAX_PAGE:
             raise TooLarge(f"has {len(html):,} characters; {MAX_PAGE:,} are looked at")
-        marked = re.sub(r"(?=</form[\s>/])", _FORM_END, bounded(html), flags=re.IGNORECASE)
+        marked, ends = _BEFORE_FORM_END.subn(_FORM_END, bounded(html), count=MAX_MARKS + 1)
+        if ends > MAX_MARKS:
+            raise TooLarge(f"has more than {MAX_MARKS:,} ends of forms")
         self.selector = Selector(text=marked, type="html", base_url=base_url)
         self.forms: list[Any] = []
         self.controls: list[Any] = []

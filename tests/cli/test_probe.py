@@ -286,6 +286,7 @@ class SmallSite:
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.robots = "User-agent: *\nDisallow: /closed\n"
+        self.image = b"<html>"
         app = Flask("small-site")
         app.before_request(lambda: self.seen.append(request.path))
         pages: dict[str, Callable[[], Any]] = {
@@ -297,7 +298,10 @@ class SmallSite:
             "/round": lambda: redirect("/round"),
             "/file": lambda: (b"%PDF-1.4", {"Content-Type": "application/pdf"}),
             "/widget": lambda: "<div class=g-recaptcha data-sitekey=x></div><input name=n>",
-            "/captcha.png": lambda: (b"<html>", {"Content-Type": "text/html"}),
+            "/abroad": lambda: FORM.format(action="/go", more=""),
+            "/go": lambda: redirect(f"http://localhost:{self.server.port}/elsewhere", 307),
+            "/elsewhere": lambda: "Thank you",
+            "/captcha.png": lambda: (self.image, {"Content-Type": "text/html"}),
         }
         for path, view in pages.items():
             app.add_url_rule(path, path, view, methods=["GET", "POST"])
@@ -325,6 +329,16 @@ def test_robots_txt_is_respected(
 def test_robots_txt_is_asked_about_redirects_too(small_site: SmallSite, probe: Probe) -> None:
     assert probe(f"{small_site.url}/lost") == 1
     assert small_site.seen == ["/robots.txt", "/lost"]
+
+
+def test_a_form_is_not_redirected_to_another_site(
+    site: CaptchaSite, small_site: SmallSite, probe: Probe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_site.image = site.gallery.png("abcde")
+    assert probe(f"{small_site.url}/abroad", "--submit", "--yes") == 1
+    assert "/go" in small_site.seen
+    assert "/elsewhere" not in small_site.seen
+    assert "another site, localhost" in capsys.readouterr().out
 
 
 def test_robots_txt_may_speak_to_one_agent(small_site: SmallSite, probe: Probe) -> None:

@@ -360,6 +360,13 @@ def form(body: str, url: str = URL, **fields: Any) -> Form:
     return Form(f"<body>{body}</body>", rule, url=url, base_url=url, encoding="utf-8")
 
 
+def test_a_page_with_too_much_to_look_at_is_refused() -> None:
+    with pytest.raises(CaptchaFormError, match="more than 20,000 ends of forms"):
+        form(f"<form>{PIC}<input name=code></form>" + "</form>" * 20_000)
+    with pytest.raises(CaptchaFormError, match="more than 2,000 controls"):
+        form(f"<form>{PIC}" + "<input name=code>" * 2_001)
+
+
 def posted(body: str, **fields: Any) -> str:
     """The urlencoded body that the form sends with the answer A."""
     return form(body, **fields).submission("A").body.decode()
