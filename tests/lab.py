@@ -47,6 +47,9 @@ class Lab:
         app.add_url_rule("/send", view_func=self._send, methods=["GET", "POST"])
         app.add_url_rule("/check", view_func=self._check, methods=["GET", "POST"])
         app.add_url_rule("/record", view_func=self._record)
+        app.add_url_rule(
+            "/wrong", "wrong", lambda: Response(self.refusal[0], headers=self.refusal[1])
+        )
         app.add_url_rule("/slow", view_func=self._slow)
         app.add_url_rule("/events", view_func=self._events)
         self._server = Server(app)
@@ -56,6 +59,7 @@ class Lab:
         self.page = form()
         self.frame = ""
         self.wrong = "/"
+        self.refusal: Any = ("", {})  # what /wrong says
         self.record: Any = (RECORD, {"Content-Type": "text/html"})
         self.images: list[bytes] = []
         self.sent: list[dict[str, list[str]]] = []

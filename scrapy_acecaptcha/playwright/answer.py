@@ -129,7 +129,7 @@ class Answer:
 
     def _sum_up(self, look: Look, *, success: bool = False, failure: bool = False) -> Seen:
         return Seen(
-            "page",
+            "text" if look.is_text and self.is_new(look) else "page",
             status=self._status(look),
             is_blank=look.is_blank,
             captcha=look.image is not None and not success,
@@ -157,7 +157,7 @@ class Answer:
             return None  # it goes on elsewhere, or was closed as its document became a download
         self.popup = tab
         return Seen(
-            "page",
+            "text" if look.is_text else "page",
             status=look.status or 200,
             is_blank=look.is_blank,
             captcha=look.image is not None and not shows.get("success"),

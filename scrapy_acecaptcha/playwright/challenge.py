@@ -346,7 +346,8 @@ class PageChallenge:
             now = time.monotonic()
             if look is None or look.attached or not look.loaded or self.observer.is_busy:
                 calm_since = now
-            if now > give_up or now - calm_since > CALM_SECONDS:
+            is_old = look is not None and look.is_from_history
+            if is_old or now > give_up or now - calm_since > CALM_SECONDS:
                 return False
             yield self.sight.pause()
 

@@ -122,8 +122,11 @@ LOOK = f"""elements => {{
         origin: performance.timeOrigin,
         loaded: document.readyState === "complete",
         status: (navigation && navigation.responseStatus) || 0,
+        is_from_history: Boolean(navigation) && navigation.type === "back_forward",
         text: `${{document.getElementsByTagName("*").length}}-${{digest(text)}}`,
         is_blank: !seen && ![...document.querySelectorAll(visible)].some(shown),
+        is_text: !document.contentType.includes("html")
+            || (!document.doctype && document.getElementsByTagName("*").length <= 3),
         is_static: !document.querySelector(alive) && !performance.getEntriesByType("resource")
             .some(load => load.initiatorType === "script"),
         is_loading: loading.length > 0

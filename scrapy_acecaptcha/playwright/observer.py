@@ -32,8 +32,11 @@ class Look:
 
     :param origin: names the document: milliseconds at which its loading began
     :param status: HTTP status of the document, 0 if the browser does not tell
+    :param is_from_history: a script has gone back to it, so its image may be the one of before
     :param text: changes with the page's elements and text, digits aside: clocks tick
     :param is_blank: there is nothing to see
+    :param is_text: the document is no HTML, but plain text, JSON or XML; as text/html, too, which
+        then has no element but html, head and body
     :param is_static: there are no scripts, nor anything else that may change it by itself
     :param is_loading: a spinner or the like is to be seen, or the image is on its way
     :param attached: elements match the captcha's selector, visible or not
@@ -47,8 +50,10 @@ class Look:
     attached: bool
     image: Image | None
     status: int = 0
+    is_from_history: bool = False
     text: str = ""
     is_blank: bool = False
+    is_text: bool = False
     is_static: bool = False
     is_loading: bool = False
     is_lazy: bool = False
@@ -65,8 +70,11 @@ class Look:
 
     def is_fresher_than(self, other: Look) -> bool:
         """Whether there is an image to read that was not there in *other*."""
-        is_new_document = self.origin != other.origin
-        return self.image is not None and (is_new_document or self.shows_other_image_than(other))
+        if self.image is None:
+            return False
+        if self.origin != other.origin:
+            return not self.is_from_history
+        return self.shows_other_image_than(other)
 
 
 # The captcha's frame has gone, as when its form leads the whole page elsewhere.

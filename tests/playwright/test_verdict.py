@@ -202,6 +202,32 @@ def test_a_way_that_is_open_for_one_page_is_found_all_the_same(
     assert len(lab_api.calls) == 2
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        ('{"ok": false}', {"Content-Type": "application/json"}),
+        ("error", {"Content-Type": "text/plain"}),
+        ("failed captcha", HTML),
+        ("<script>history.back()</script>", HTML),
+    ],
+    ids=["json", "text", "untagged", "script"],
+)
+def test_a_refusal_without_a_page_is_none_the_less_one(
+    browser: Any, lab: Lab, lab_api: Any, client: Any, said: Any
+) -> None:
+    lab.wrong = "/wrong"
+    lab.refusal = said
+    lab_api.script.append(WRONG)
+
+    def body(page: Any) -> Steps[Any]:
+        yield page.goto(lab.url)
+        result = yield solve_captcha(page, RULE, client=client)
+        return result.attempts, (yield page.title())
+
+    assert on_page(browser, body) == (2, "Record")
+    assert len(lab_api.calls) == len(lab.sent) == 2
+
+
 STAYS: dict[str, dict[str, Any]] = {
     "the user typed a query": {},
     "the rule has a query": {"fields": {"q": "x"}},
