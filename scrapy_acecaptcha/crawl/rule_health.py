@@ -180,6 +180,23 @@ class AnswerWatch:
         self._has_one = False
 
 
+# What it means if all answers in vain have a fact in common.
+_IF_ALWAYS = {
+    "cookie_lost": (
+        "The site's cookie was not kept, so it cannot know whose captcha was answered: "
+        "COOKIES_ENABLED must be on, and the request without dont_merge_cookies"
+    ),
+    "captcha_again": (
+        "The captcha was shown again each time. If the page always shows one, say with "
+        "`success` what a right answer shows; if the form has more than one step, see `after`"
+    ),
+    "said_nothing": (
+        "The form was answered by text or JSON, and the page asked for a captcha again each "
+        "time: say with `success`, such as `text=...`, what a right answer has"
+    ),
+}
+
+
 def diagnose(rule: CaptchaRule, refused: int, facts: list[Facts]) -> str:
     """Say what answers that were not taken had in common, and which field would mend it."""
     told = [f"{refused} answers in a row were not taken."]
@@ -191,26 +208,16 @@ def diagnose(rule: CaptchaRule, refused: int, facts: list[Facts]) -> str:
             f"The image had the same bytes each time, so it is not the captcha: check `image` "
             f"({rule.image})"
         )
-    if all(one.cookie_lost for one in facts):
-        told.append(
-            "The site's cookie was not kept, so it cannot know whose captcha was answered: "
-            "COOKIES_ENABLED must be on, and the request without dont_merge_cookies"
-        )
     empty = set.intersection(*(set(one.empty_fields) for one in facts)) if facts else set()
     if empty:
         told.append(
             f"The form was sent with nothing in {', '.join(sorted(empty))}: fill it in by `fields`"
         )
-    if all(one.captcha_again for one in facts):
-        told.append(
-            "The captcha was shown again each time. If the page always shows one, say with "
-            "`success` what a right answer shows; if the form has more than one step, see `after`"
-        )
-    if all(one.said_nothing for one in facts):
-        told.append(
-            "The form was answered by text or JSON, and the page asked for a captcha again each "
-            "time: say with `success`, such as `text=...`, what a right answer has"
-        )
+    told += [
+        meaning
+        for name, meaning in _IF_ALWAYS.items()
+        if facts and all(getattr(one, name) for one in facts)
+    ]
     if len(told) == 1:
         told.append("Try the rule with `acecaptcha probe URL --submit`")
     return " ".join(told)
