@@ -78,6 +78,10 @@ PAGES: dict[str, tuple[Callable[[int], str], int]] = {
         lambda n: _inside(f"<input name={'post' * 200}>" * n),
         1_990,
     ),
+    "1,990 fields, each with a long name of its own": (
+        lambda n: _inside("".join(f"<input name={i}{'verifpost' * 50}>" for i in range(n))),
+        1_990,
+    ),
     "images in a form": (lambda n: "<form id=f></form>" + "<img form=f>" * n + _inside(""), 8_000),
     "300 pictures with 300 fields": (
         lambda n: _inside("<img src=/a.png><input name=code>" * n),

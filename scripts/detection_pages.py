@@ -34,6 +34,7 @@ from parsel import Selector
 from scrapy_acecaptcha.detect.find import AUTO_CONFIDENCE, Candidate, find_captchas
 from scrapy_acecaptcha.page.controls import is_text, kind_of
 from scrapy_acecaptcha.selectors import select
+from scripts.detection_labels import is_suspect, outline
 from scripts.page_templates import EXTENSIONS, as_html
 
 EXPECTED = Path(__file__).with_suffix(".tsv")
@@ -68,7 +69,7 @@ def fetch(folder: Path, packages: list[str]) -> None:
         if registry not in commands or _archive(folder, package) is not None:
             continue
         (folder / registry).mkdir(parents=True, exist_ok=True)
-        subprocess.run([*commands[registry], name], cwd=folder / registry, check=False)
+        subprocess.run([*commands[registry], name], cwd=folder / registry, check=False)  # noqa: S603
 
 
 def _archive(folder: Path, package: str) -> Path | None:
@@ -129,7 +130,7 @@ def _files_in_git(repository: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _output(*command: str, sent: bytes | None = None) -> bytes:
-    return subprocess.run(command, input=sent, capture_output=True, check=True).stdout
+    return subprocess.run(command, input=sent, capture_output=True, check=True).stdout  # noqa: S603
 
 
 def _is_template(path: str, size: int) -> bool:
@@ -171,7 +172,9 @@ def pages_of(folder: Path, package: str) -> list[Page]:
     for path, content in _files(archive):
         if "securimage/" in path and "securimage" not in package:
             continue  # a copy of a library whose own package is among these
-        if not re.search(rb"<(?:input|\w+:(?:text|input)|el-input)|text_field", content, re.IGNORECASE):
+        if not re.search(
+            rb"<(?:input|\w+:(?:text|input)|el-input)|text_field", content, re.IGNORECASE
+        ):
             continue
         page = Page(package, path, as_html(_decoded(content)))
         if page.html.strip() and page.has_both:
@@ -214,74 +217,6 @@ def read_expected() -> tuple[list[str], dict[tuple[str, str], list[Label]]]:
     return packages, labels
 
 
-# Labelling
-
-# Names and texts that pages with a captcha have, and many others: all of these are looked at.
-_SUSPECT = re.compile(
-    r"captcha|kaptcha|kapcha|seccode|sec_?image|verif|valid(?:at\w*)?_?(?:code|img|image)|vcode|yzm|"
-    r"yanzheng|check_?(?:code|num|img)|rand(?:om)?_?(?:code|img|image|num|pic)|auth_?(?:code|num|img)|"
-    r"img_?code|code_?im|image_?code|pic_?code|turing|secur\w*_?(?:code|im)|securimage|antispam|"
-    r"spam_?(?:code|im)|confirm_?(?:code|im)|\bcode\.(?:php|jsp|asp)|image\.jsp|jcap|robot|"
-    r"验证码|驗證碼|校验码|附加码|看不清|换一张|код с|капч|символы|security image",
-    re.IGNORECASE,
-)
-_SCRIPT = re.compile(
-    r"src=[\"']?[^\"'> ]*(?:\.(?:php|jsp|aspx?|ashx|do|action|cgi|pl|cfm)\b|servlet|/[\w-]+[\"'?])",
-    re.IGNORECASE,
-)
-
-
-def is_suspect(page: Page) -> bool:
-    """Whether a page may have a captcha, by names or by a picture that a script makes."""
-    pictures = page.selector.css("img, input[type=image], image").getall()
-    inputs = [i for i in page.selector.css("input").getall() if "hidden" not in i]
-    if any(_SUSPECT.search(element) for element in pictures):
-        return True
-    is_named = any(_SUSPECT.search(element) for element in inputs)
-    return is_named or any(_SCRIPT.search(re.sub(r"logo|avatar", "", p)) for p in pictures)
-
-
-def outline(page: Page, width: int = 4) -> list[str]:
-    """The pictures, fields and buttons around what is suspect, numbered as labels name them."""
-    numbers = {"I": 0, "F": 0, "B": 0}
-    items: list[tuple[str, bool]] = []
-    for element in page.selector.root.iter():
-        if not isinstance(element.tag, str):
-            continue
-        kind = _kind(element)
-        text = " ".join((element.text or "").split())
-        if kind:
-            numbers[kind] += 1
-            said = " ".join(f"{k}={v[:60]}" for k, v in element.items() if k in _SHOWN)
-            items.append((f"{kind}{numbers[kind]} {said} {text[:30] if kind == 'B' else ''}",
-                          bool(_SUSPECT.search(said) or (kind == "I" and _SCRIPT.search(f'src="{element.get("src")}"')))))
-        elif element.tag == "form":
-            items.append(("-- form", False))
-        elif text and element.tag not in ("script", "style", "title", "option"):
-            items.append((f"   '{text[:50]}'", bool(_SUSPECT.search(text[:50]))))
-        tail = " ".join((element.tail or "").split())
-        if tail and element.tag not in ("option",):
-            items.append((f"   '{tail[:50]}'", bool(_SUSPECT.search(tail[:50]))))
-    near = {j for i, (_, is_near) in enumerate(items) if is_near for j in range(i - width, i + width + 1)}
-    return [text for i, (text, _) in enumerate(items) if i in near][:45]
-
-
-_SHOWN = ("id", "name", "src", "alt", "title", "type", "value", "placeholder", "onclick", "maxlength", "style")
-
-
-def _kind(element: object) -> str:
-    tag, kind = element.tag, (element.get("type") or "").lower()  # type: ignore[attr-defined]
-    if tag in ("img", "image", "svg", "canvas"):
-        return "I"
-    if tag == "input" and kind == "image":
-        return "B"
-    if tag == "input" and is_text(element):
-        return "F"
-    if tag == "button" or (tag == "input" and kind in ("submit", "button")):
-        return "B"
-    return ""
-
-
 # Measuring
 
 
@@ -319,8 +254,8 @@ class Outcome(NamedTuple):
     def _pressed(self, found: Candidate) -> object:
         """The button that a rule made of a candidate presses: its own, else the form's first."""
         page = self.page.selector
-        if getattr(found, 'submit', None) or not found.form:
-            return _element(page, getattr(found, 'submit', None))
+        if found.submit or not found.form:
+            return _element(page, found.submit)
         buttons = select(page, found.form)[0].css("button, input")
         return next((b.root for b in buttons if kind_of(b.root) in ("submit", "image")), None)
 
@@ -340,7 +275,9 @@ def outcomes(folder: Path, half: str | None) -> Iterator[Outcome]:
         left = {True: MOST_CAPTCHAS_OF_A_PACKAGE, False: MOST_OF_A_PACKAGE}
         for page in pages_of(folder, package):
             told = labels.get((package, page.path), [])
-            if any(label.image == UNCLEAR for label in told) or (not told and is_suspect(page)):
+            if any(label.image == UNCLEAR for label in told) or (
+                not told and is_suspect(page.selector)
+            ):
                 continue
             real = [label for label in told if label.image != NONE]
             text = " ".join(page.html.split())
@@ -370,14 +307,19 @@ def measure(folder: Path, half: str | None, verbose: bool) -> None:
     firsts = [o for o in captchas if o.is_right(o.first)]
     packages = {o.page.package for o in all_of_them}
     times = sorted(o.seconds for o in all_of_them)
-    print(f"{half or 'all'}: {len(captchas)} pages with a captcha, from {len({o.page.package for o in captchas})} packages; "
-          f"{len(all_of_them) - len(captchas)} without; {len(packages)} packages")
-    print(f"auto: recall {len(hits) / len(captchas):.1%}, precision {len(hits) / len(trusted):.1%} "
-          f"({len(trusted) - len(hits)} wrong); "
-          f"false alarms on {sum(not o.has_captcha for o in trusted)} pages without a captcha")
+    with_captcha = {o.page.package for o in captchas}
+    print(f"{half or 'all'}: {len(packages)} packages; {len(captchas)} pages with a captcha (of")
+    print(f"{len(with_captcha)} packages), {len(all_of_them) - len(captchas)} without")
+    alarms = sum(not o.has_captcha for o in trusted)
+    print(
+        f"auto: recall {len(hits) / len(captchas):.1%}, precision {len(hits) / len(trusted):.1%}:"
+    )
+    print(f"{len(trusted) - len(hits)} wrong, {alarms} of them on pages without a captcha")
     print(f"first candidate right, with field and button: {len(firsts) / len(captchas):.1%}")
-    print(f"time: median {times[len(times) // 2] * 1000:.1f} ms, p99 {times[len(times) * 99 // 100] * 1000:.1f} ms, "
-          f"most {times[-1] * 1000:.0f} ms")
+    middle, late = times[len(times) // 2], times[len(times) * 99 // 100]
+    print(
+        f"CPU: median {middle * 1e3:.1f} ms, p99 {late * 1e3:.1f} ms, most {times[-1] * 1e3:.0f} ms"
+    )
     if verbose:
         for o in all_of_them:
             if (o.trusted or o.has_captcha) and not o.is_right(o.trusted):
@@ -387,7 +329,9 @@ def measure(folder: Path, half: str | None, verbose: bool) -> None:
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", choices=("fetch", "measure", "label"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--half", choices=("work", "final"))
@@ -401,8 +345,8 @@ def main() -> None:
     else:
         for package in packages:
             for page in pages_of(options.folder, package):
-                if is_suspect(page) and (package, page.path) not in labels:
-                    print(package, page.path, *outline(page), sep="\n", end="\n\n")
+                if is_suspect(page.selector) and (package, page.path) not in labels:
+                    print(package, page.path, *outline(page.selector), sep="\n", end="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a browser would see of a template: the tags of PHP, JSP, Twig, ERB, ASP.NET, Vue... taken off.
+"""What a browser would see of a template: its tags (PHP, JSP, Twig, ERB, Vue...) taken off.
 
 A light touch, by patterns: what a tag prints is replaced by the words in quotes in it (mostly an
 address or a text), else by a number; controls of frameworks become those of HTML.
@@ -8,32 +8,47 @@ from __future__ import annotations
 
 import re
 
-EXTENSIONS = frozenset(
-    "html htm xhtml shtml php phtml php3 php5 inc tpl twig jsp jspf ftl vm erb rhtml asp aspx ascx"
-    " cshtml vbhtml master vue j2 jinja jinja2 mako pt zpt cfm tt tmpl tmp dwt lbi volt latte"
-    " mustache hbs handlebars ejs thtml ctp jelly xsl dtl mc mas html5".split()
-)
+_EXTENSIONS = """
+    html htm xhtml shtml html5 php phtml php3 php5 inc tpl twig jsp jspf ftl vm erb rhtml asp aspx
+    ascx cshtml vbhtml master vue j2 jinja jinja2 mako pt zpt cfm tt tmpl tmp dwt lbi volt latte
+    mustache hbs handlebars ejs thtml ctp jelly xsl dtl mc mas
+"""
+EXTENSIONS = frozenset(_EXTENSIONS.split())
 
 _COMMENTS = r"<%--.*?--%>|\{#.*?#\}|\{\*.*?\*\}|<#--.*?-->|@\*.*?\*@"
 _STATEMENTS = r"\{%.*?%\}|\[%-?.*?-?%\]|</?#[^>]*>|</?@[^>]*>|<!--#.*?-->|</?TMPL_(?!VAR)[^>]*>"
 # What begins one of these prints; the rest of it is an expression.
 _PRINTS = r"<%[-=:#]|<\?=|<\?php\s+(?:echo|print|e)\b|<\?\s+echo\b"
 _CODE = r"<\?(?!xml\b).*?(?:\?>|\Z)|<%.*?%>"
-_EXPRESSION = r"<TMPL_VAR\b[^>]*>|\{\{\{?.*?\}\}\}?|\$\{[^}]*\}|#\{[^}]*\}|\{[$=@!:]?[\w$][^{};<>\n]{0,120}\}|@\{[^}]*\}"
-_SMARTY = r"\{/?(?:if|else|elseif|foreach|section|include|literal|while|loop|template|block|for)\b[^}]*\}"
+_CODE_TAG = r"<\?(?:(?!\?>).)*\?>|<%(?:(?!%>).)*%>"
+_EXPRESSION = (
+    r"<TMPL_VAR\b[^>]*>|\{\{\{?.*?\}\}\}?|\$\{[^}]*\}|#\{[^}]*\}|@\{[^}]*\}|"
+    r"\{[$=@!:]?[\w$][^{};<>\n]{0,120}\}"
+)
+_RAZOR = r"^\s*@(?:if|for|foreach|model|using|section|extends|include|csrf)\b.*$"
+_SMARTY = (
+    r"\{/?(?:if|else|elseif|foreach|section|include|literal|while|loop|template|block|for)\b[^}]*\}"
+)
 
 
 def as_html(source: str) -> str:
     """The template *source* as HTML."""
     html = re.sub(_COMMENTS, "", source, flags=re.DOTALL)
     html = _controls(html)
+    html = re.sub(rf"(\bvalue\s*=\s*)(['\"])(?:{_CODE_TAG})\2", _empty_value, html, flags=re.DOTALL)
     html = re.sub(_CODE, _printed_code, html, flags=re.DOTALL)
     html = re.sub(_STATEMENTS, "", html, flags=re.DOTALL)
     html = re.sub(_SMARTY, "", html)
+    # In a form that nobody has sent, what an expression puts into a field is nothing.
+    html = re.sub(rf"(\bvalue\s*=\s*)(['\"])(?:{_EXPRESSION})\2", r"\1\2\2", html, flags=re.DOTALL)
     html = re.sub(_EXPRESSION, _printed, html, flags=re.DOTALL)
     html = re.sub(r"@(?:Url\.\w+|Html\.\w+)\([^)\n]*\)", _printed, html)
-    html = re.sub(r"^\s*@(?:if|for|foreach|model|using|section|extends|include|csrf)\b.*$", "", html, flags=re.M)
-    return html
+    return re.sub(_RAZOR, "", html, flags=re.MULTILINE)
+
+
+def _empty_value(match: re.Match[str]) -> str:
+    words = re.search(r"""['"]([^'"<>$]*[A-Za-z][^'"<>$]*)['"]\s*\)?\s*;?\s*[?%]>""", match[0])
+    return f"{match[1]}{match[2]}{words[1] if words and '$' not in match[0] else ''}{match[2]}"
 
 
 def _printed_code(match: re.Match[str]) -> str:
@@ -58,9 +73,15 @@ def _printed(match: re.Match[str]) -> str:
 def _controls(html: str) -> str:
     html = _asp_net(html)
     html = _tag_libraries(html)
-    html = re.sub(r"<%=\s*(?:\w+\.)?(?:text_field|telephone_field)(?:_tag)?\b(.*?)%>", _rails_field, html)
-    html = re.sub(r"<%=\s*(?:\w+\.)?submit(?:_tag)?\b(.*?)%>", r"<input type=submit value=Submit>", html)
-    html = re.sub(r"<%=\s*(?:\w+\.)?password_field(?:_tag)?\b(.*?)%>", r"<input type=password>", html)
+    html = re.sub(
+        r"<%=\s*(?:\w+\.)?(?:text_field|telephone_field)(?:_tag)?\b(.*?)%>", _rails_field, html
+    )
+    html = re.sub(
+        r"<%=\s*(?:\w+\.)?submit(?:_tag)?\b(.*?)%>", r"<input type=submit value=Submit>", html
+    )
+    html = re.sub(
+        r"<%=\s*(?:\w+\.)?password_field(?:_tag)?\b(.*?)%>", r"<input type=password>", html
+    )
     return _vue(html)
 
 
@@ -84,8 +105,18 @@ def _asp_net(html: str) -> str:
     }
     for kind, tag in kinds.items():
         html = re.sub(rf"<asp:{kind}\b", tag, html, flags=re.I)
-        html = re.sub(rf"</asp:{kind}\s*>", "</span>" if kind == "Label" else "</a>" if "Link" in kind else "", html, flags=re.I)
-    html = re.sub(r"(<input type=text\b[^>]*?)\bTextMode=['\"]?Password['\"]?", r"\1 type2=password", html, flags=re.I)
+        html = re.sub(
+            rf"</asp:{kind}\s*>",
+            "</span>" if kind == "Label" else "</a>" if "Link" in kind else "",
+            html,
+            flags=re.I,
+        )
+    html = re.sub(
+        r"(<input type=text\b[^>]*?)\bTextMode=['\"]?Password['\"]?",
+        r"\1 type2=password",
+        html,
+        flags=re.I,
+    )
     html = re.sub(r"<input type=text(?=[^>]*type2=password)", "<input type=password", html)
     html = re.sub(r"\bImageUrl=", "src=", html, flags=re.I)
     html = re.sub(r"(<input type=submit\b[^>]*?)\bText=", r"\1value=", html)
@@ -94,20 +125,30 @@ def _asp_net(html: str) -> str:
 
 def _tag_libraries(html: str) -> str:
     """Struts, Spring and JSF."""
-    html = re.sub(r"<(?:s|h|p|form|html):(?:textfield|inputText|input|text)\b", "<input type=text", html)
-    html = re.sub(r"<(?:s|h|p|form|html):(?:password|inputSecret|secret)\b", "<input type=password", html)
+    html = re.sub(
+        r"<(?:s|h|p|form|html):(?:textfield|inputText|input|text)\b", "<input type=text", html
+    )
+    html = re.sub(
+        r"<(?:s|h|p|form|html):(?:password|inputSecret|secret)\b", "<input type=password", html
+    )
     html = re.sub(r"<(?:s|h|p|form|html):(?:submit|commandButton)\b", "<input type=submit", html)
     html = re.sub(r"<(?:h|p):graphicImage\b", "<img", html)
     html = re.sub(r"<(s|h|form|html):form\b", "<form", html)
     html = re.sub(r"</(s|h|form|html):form>", "</form>", html)
     html = re.sub(r"(<input\b[^>]*?)\b(?:path|property)=", r"\1name=", html)
     html = re.sub(r"<(?:c|s):url\s+(?:value|action)=['\"]([^'\"]*)['\"][^>]*?/?>", r"\1", html)
-    html = re.sub(r"\bth:(src|href|action|value|text|placeholder)=\"@\{([^}\"]*)\}\"", r'\1="\2"', html)
+    html = re.sub(
+        r"\bth:(src|href|action|value|text|placeholder)=\"@\{([^}\"]*)\}\"", r'\1="\2"', html
+    )
     return re.sub(r"(<img\b[^>]*?)\b(?:url|value|name)=(?=['\"]/)", r"\1src=", html)
 
 
 def _vue(html: str) -> str:
-    html = re.sub(r"<(?:el-input|a-input|van-field|v-text-field|Input)\b(?![^>]*type=.password)", "<input type=text", html)
+    html = re.sub(
+        r"<(?:el-input|a-input|van-field|v-text-field|Input)\b(?![^>]*type=.password)",
+        "<input type=text",
+        html,
+    )
     html = re.sub(r"<(?:el-input|a-input|van-field|v-text-field|Input)\b", "<input", html)
     html = re.sub(r"</(?:el-input|a-input|van-field|v-text-field|Input)>", "", html)
     html = re.sub(r"<(?:el-image|a-image|van-image)\b", "<img", html)

@@ -23,11 +23,12 @@ from scrapy_acecaptcha.page.answer_field import (
     is_to_stay_empty,
     matches_captcha,
 )
+from scrapy_acecaptcha.page.controls import MAX_SAID
 
 MAX_ASKED = 300  # fields whose texts are read; those near pictures come first
 CONTROL = 200  # characters of text that a control between a picture and a field counts for
 
-_NOT_FOR_ANSWERS = {"password", "email", "url", "search", "date"}
+_NOT_FOR_ANSWERS = {"email", "url", "search", "date"}
 
 
 class AnswerFields:
@@ -112,14 +113,17 @@ class AnswerFields:
             return mark.element is self._given
         element = mark.element
         said = self._document.label_text(mark)
-        if (element.get("type") or "").lower() in _NOT_FOR_ANSWERS or widget(said):
+        kind = (element.get("type") or "").lower()
+        if kind == "password" and not matches_captcha(said):
+            return False  # some hide what is typed, even of a captcha
+        if kind in _NOT_FOR_ANSWERS or widget(said):
             return False
         if is_to_stay_empty(said) or (self._form is not None and not self.is_inside(mark)):
             return False
         name, value = attributes(element, "name", "value")
         if re.fullmatch(r"\d+", value):  # a number that stands there already is often a setting
             return matches_captcha(said) and not is_setting(name)
-        return bool(answer_fields([said])) or not is_search(name)
+        return bool(answer_fields([said])) or not is_search(name[:MAX_SAID])
 
 
 _CLEARNESS = {

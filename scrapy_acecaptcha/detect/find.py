@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from lxml import etree
 from parsel import Selector
 
+from scrapy_acecaptcha.detect.buttons import Buttons, submits
 from scrapy_acecaptcha.detect.document import Document, Mark, attributes
 from scrapy_acecaptcha.detect.fields import AnswerFields
 from scrapy_acecaptcha.detect.picture import Picture
@@ -39,10 +40,13 @@ class Candidate:
     :param image: CSS selector that matches this picture and nothing else on the page
     :param input: CSS selector of the field for the answer, None if none can be told
     :param form: CSS selector of the form, None if there is none
+    :param submit: CSS selector of the button that sends the answer; None where the form's first
+        submit button does, and where there is none
     :param confidence: 0 to 1
     :param reasons: what speaks for it and, beginning with `but`, against it
     :param address: the image's absolute address or data: URI; empty where there is none
     :param needs_playwright: a script draws or loads it, so that Scrapy cannot have it
+    :param submits_by_script: *submit* does nothing without the page's scripts
     """
 
     image: str
@@ -52,6 +56,8 @@ class Candidate:
     reasons: tuple[str, ...]
     address: str = field(default="", repr=False)
     needs_playwright: bool = False
+    submit: str | None = None
+    submits_by_script: bool = False
 
 
 class Widget(NamedTuple):
@@ -99,9 +105,10 @@ def _candidates(
     found = [weighed for weighed in found if weighed.confidence >= WORTH_A_LOOK]
     found.sort(key=lambda weighed: -weighed.confidence)
     selectors = UniqueSelectors(page) if found else None
+    buttons = Buttons(document)
     for weighed in found[:MAX_CANDIDATES]:
         assert selectors is not None
-        yield weighed.candidate(selectors, base_url)
+        yield weighed.candidate(selectors, buttons, base_url)
 
 
 class _Weighed(NamedTuple):
@@ -110,8 +117,9 @@ class _Weighed(NamedTuple):
     field: Mark | None
     evidence: list[Evidence]
 
-    def candidate(self, selectors: UniqueSelectors, base_url: str) -> Candidate:
+    def candidate(self, selectors: UniqueSelectors, buttons: Buttons, base_url: str) -> Candidate:
         picture = self.picture
+        button = buttons.for_field(self.field, picture.mark) if self.field else None
         form = (self.field or picture.mark).form
         return Candidate(
             image=selectors.of(picture.element),
@@ -121,6 +129,8 @@ class _Weighed(NamedTuple):
             reasons=tuple(e.told for e in sorted(self.evidence, key=lambda e: e.is_against)),
             address=picture.absolute_address(base_url),
             needs_playwright=picture.element.tag != "svg" and not picture.address,
+            submit=selectors.of(button) if button is not None else None,
+            submits_by_script=button is not None and not submits(button),
         )
 
 
@@ -160,8 +170,14 @@ def resolve(
                 image=found.image,
                 input=rule.input or found.input,
                 form=rule.form or found.form,
+                submit=rule.submit or _button_for(found, browser=browser),
             )
     return None
+
+
+def _button_for(found: Candidate, *, browser: bool) -> str | None:
+    """The button that a rule made of *found* names: without scripts, only one of the form's own."""
+    return found.submit if browser or not found.submits_by_script else None
 
 
 def may_show_captcha(body: bytes) -> bool:

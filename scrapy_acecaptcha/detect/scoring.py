@@ -25,6 +25,7 @@ from scrapy_acecaptcha.detect.vocabulary import (
     spelled,
     spelled_apart,
     was_sent,
+    without_reload,
 )
 from scrapy_acecaptcha.page.answer_field import answer_fields, matches_captcha
 
@@ -58,6 +59,7 @@ FOR = {
     "named field": 0.6,
     "field for a code": 0.4,
     "shared word": 0.5,
+    "labelled field": 0.35,
     "short field": 0.1,
     "field beside it": 0.3,
     "only picture and field": 0.3,
@@ -152,9 +154,7 @@ class Scoring:
             yield Evidence("named box", f"it stands in a box called {box!r}")
         if not picture.is_named and (described := asks_to_read(" | ".join(picture.description))):
             yield Evidence(described.kind, f"it is described as {described.words!r}")
-        # What is said of a captcha may well be `click to refresh`, so that its names decide.
-        names = picture.own_names if picture.is_named else picture.own_names + picture.description
-        if another := names_another(spelled_apart(names), sure=picture.is_named):
+        if another := _other_name(picture):
             yield Evidence("name of another", f"its name speaks of {another!r}")
         elif another := self._other_address(picture):
             yield Evidence("name of another", f"its address speaks of {another!r}")
@@ -256,6 +256,11 @@ class Scoring:
             return True
         return named is not None and named.is_sure
 
+    def _is_labelled(self, field: Mark) -> bool:
+        """Whether the page asks beside *field*, in words, for a captcha."""
+        asked = self._fields.asked(field)
+        return asked is not None and asked.kind in ("text: captcha", "text: read an image")
+
     def _of_text(self, picture: Picture, field: Mark) -> Iterator[Evidence]:
         document, mark = self._document, picture.mark
         texts = [document.before(field), document.after(field)]
@@ -266,10 +271,24 @@ class Scoring:
         )
         if asked:
             yield Evidence(asked.kind, f"the text beside it says {asked.words!r}")
+        if not between(mark, field) and picture.is_script_made and self._is_labelled(field):
+            yield Evidence("labelled field", "a script makes it, and its field asks for a captcha")
         if picture.is_named or self._is_sure(field):
             return
         if sent := was_sent(document.around(field)) or was_sent(document.around(mark)):
             yield Evidence("code that was sent", f"the code comes by another way: {sent!r}")
+
+
+def _other_name(picture: Picture) -> str | None:
+    """What else the image is by its names and description.
+
+    What is said of a captcha may well be `click to refresh`, so that its names decide; and even
+    these may be `refreshCaptcha` where a script makes the image: most buttons are files.
+    """
+    names = spelled_apart(picture.own_names)
+    if not picture.is_named:
+        return names_another(f"{names} | {spelled_apart(picture.description)}", sure=False)
+    return names_another(without_reload(names) if picture.is_script_made else names, sure=True)
 
 
 def _of_size(picture: Picture) -> Iterator[Evidence]:

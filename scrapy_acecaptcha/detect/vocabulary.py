@@ -83,12 +83,17 @@ WIDGETS = {
     "a slider": r"slider?-?(?:captcha|verify)|(?:captcha|verify)-?slide",
 }
 _WIDGET = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in WIDGETS.items()}
-_ANY_WIDGET = re.compile("|".join(WIDGETS.values()), re.IGNORECASE)
+# One of these is in every text that the patterns above match; looking for them is faster.
+_OF_WIDGETS = (
+    *("captcha", "altcha", "turnstile", "cloudflare", "geetest", "arkose", "yidun", "dun.163"),
+    *("nc-container", "awsc.js", "awswaf", "aws-waf", "slide"),
+)
 
 
 def widget(said: str) -> str | None:
     """The widget that an element is part of which says *said*; None for elements of none."""
-    if not _ANY_WIDGET.search(said):
+    low = said.casefold()
+    if not any(word in low for word in _OF_WIDGETS):
         return None
     return next((name for name, pattern in _WIDGET.items() if pattern.search(said)), None)
 
@@ -128,6 +133,7 @@ _AROUND_NAME = re.compile(
     r"icons?|help|logo|(?:captcha)?samples?|examples?|beispiel|ejemplo|exemplo|demo|screenshots?|"
     r"close|hint|qr|feather)\b"
 )
+_RELOAD_NAME = re.compile(r"\b(?:refresh\w*|re ?load\w*|renew)\b")
 _LOADING_NAME = re.compile(r"\b(?:loading|loader|spinner|spin|preloader|skeleton|el loading)\b")
 # Words that an image and a field may share without having to do with each other.
 _COMMON_WORDS = re.compile(
@@ -155,6 +161,11 @@ def names_another(names: str, *, sure: bool) -> str | None:
     """
     found = (_AROUND_NAME if sure else _OTHER_NAME).search(names) or _AROUND_NAME.search(names)
     return found[0] if found else None
+
+
+def without_reload(names: str) -> str:
+    """*names* (spelled) without what they say of reloading."""
+    return _RELOAD_NAME.sub("", names)
 
 
 def names_loading(names: str) -> str | None:
@@ -259,6 +270,7 @@ _OTHER_TEXT = re.compile(
     r"activation|membership|voucher|promo)[-_ ]codes?|\bcsv\b",
     re.IGNORECASE,
 )
+_OF_CODES = ("cod", "cód", "otp", "csv", "kod", "码", "碼", "индекс", "трек", "कोड", "ओटीपी")
 _SENT = re.compile(
     r"\b(?:was|been|have|has|we|just) sent\b|we(?:'ve| have)? (?:just )?(?:e-?mailed|texted)|"
     r"\bsent (?:to|by|you)\b|by sms|\benviado|\benviamos|\benviad[oa] (?:a|por|para)|"
@@ -296,6 +308,9 @@ _REFRESH_CODE = re.compile(
 @lru_cache(maxsize=4096)
 def without_other_codes(text: str) -> str:
     """*text* without what it says of codes that are read elsewhere than in an image."""
+    low = text.casefold()
+    if not any(word in low for word in _OF_CODES):
+        return text
     return _OTHER_TEXT.sub(" ", text)
 
 
@@ -337,3 +352,35 @@ def offers_another(text: str) -> str | None:
 def loads_another(script: str) -> bool:
     """Whether an onclick handler seems to load another image."""
     return bool(_REFRESH_CODE.search(script))
+
+
+# Buttons. What closes, resets, leads elsewhere or sends a code by another way sends no answer.
+_NO_SENDING = re.compile(
+    r"\b(?:close|dismiss|cancel\w*|reset|clear|back|previous|refresh\w*|re ?load\w*|renew|"
+    r"audio|play|speak\w*|listen|sound|toggler?|navbar|menu|dropdown|forgot\w*|lost|recover|help|eye|show|"
+    r"upload|browse|preview|remove|delete|another|search\w*|subscribe|newsletter)\b|"
+    r"^(?:.*\|\s*)?[×x✕✖✗](?:\s*\||$)|send ?(?:sms|code|msg)|sms ?code|get ?code|"
+    r"cerrar|cancelar|limpiar|borrar|olvid\w+|volver|fechar|limpar|esquec\w+|voltar|fermer|annuler|"
+    r"effacer|oubli[ée]|retour|schlie[ßs]+en|abbrechen|zur[üu]cks?\w*|vergessen|chiudi|annulla|"
+    r"dimenticat|indietro|закрыть|отмена|очистить|забыли|назад|kapat|iptal|temizle|unuttum|geri|"
+    r"关闭|關閉|取消|重置|清空|返回|忘记|忘記|换一|換一|刷新|看不清|发送|發送|获取|獲取|浏览|上传|搜索",
+    re.IGNORECASE,
+)
+_SENDING = re.compile(
+    r"\b(?:log ?in|sign ?(?:in|up)|submit|send|search|query|check|verify|continue|confirm|ok|go|"
+    r"register|save|post|next|enter|entrar|enviar|consultar|buscar|ingresar|aceptar|pesquisar|"
+    r"continuar|valider|envoyer|connexion|rechercher|absenden|anmelden|weiter|suchen|invia|accedi|"
+    r"cerca|gönder|giriş|sorgula|ara|tamam)\b|войти|отправить|найти|поиск|вход|"
+    r"登录|登錄|登入|登陆|提交|查询|查詢|确定|確定|确认|注册|送出",
+    re.IGNORECASE,
+)
+
+
+def does_not_send(said: str) -> bool:
+    """Whether a button that says *said* does something else than to send its form."""
+    return bool(_NO_SENDING.search(said))
+
+
+def sends(said: str) -> bool:
+    """Whether a link or picture that says *said* sends a form."""
+    return bool(_SENDING.search(said))

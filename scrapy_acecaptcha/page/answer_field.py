@@ -22,6 +22,8 @@ _OTHER_CODES = re.compile(
     re.IGNORECASE,
 )
 
+_CODE = re.compile(r"code|postal", re.IGNORECASE)
+
 # What a trap for robots says of itself: people leave it empty.
 _TO_STAY_EMPTY = re.compile(
     r"honey[-_ ]?pot|\b(?:leave|keep)[^.|]{0,40}\b(?:empty|blank)|"
@@ -50,15 +52,19 @@ def answer_fields(said: Sequence[str]) -> list[int]:
     :return: places in *said*: of those that say captcha outright, else of those that probably mean
         it; one if it is clear, none if no field speaks of a captcha
     """
+    meant = [_without_other_codes(words) for words in said]
     for pattern in (_SURE, _LIKELY):
-        found = [
-            i
-            for i, words in enumerate(said)
-            if pattern.search(_OTHER_CODES.sub("", words)) and not is_to_stay_empty(words)
-        ]
+        speaking = [i for i, words in enumerate(meant) if pattern.search(words)]
+        found = [i for i in speaking if not is_to_stay_empty(said[i])]
         if found:
             return found
     return []
+
+
+def _without_other_codes(said: str) -> str:
+    """*said* without the codes that are no captcha's; most fields speak of no code at all."""
+    speaks_of_codes = _CODE.search(said)
+    return _OTHER_CODES.sub("", said) if speaks_of_codes else said
 
 
 def undecided(candidates: Sequence[str]) -> str:

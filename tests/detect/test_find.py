@@ -245,6 +245,59 @@ def test_traps_for_robots_are_not_the_field() -> None:
     assert rule.input == "input[name=code]"
 
 
+CAPTCHA = "<img src=captcha.php><input name=captcha>"
+
+
+@pytest.mark.parametrize(
+    ("form", "submit"),
+    [
+        (f"<form>{CAPTCHA}<button>Go</button></form>", None),
+        (f"<form>{CAPTCHA}</form>", None),
+        (
+            f"<form><button class=close>&times;</button>{CAPTCHA}<button id=go>Go</button></form>",
+            "#go",
+        ),
+        (f"<form>{CAPTCHA}<button>Forgot password?</button><input type=submit></form>", "[type="),
+        (f"<form><button>Search</button>{CAPTCHA}<button id=in>Log in</button></form>", "#in"),
+        (f"<form><button>忘记密码</button>{CAPTCHA}<input type=image id=a src=b.gif></form>", "#a"),
+        (f"<form>{CAPTCHA}<input type=image src=refresh.png><button id=go>x</button></form>", None),
+        (f"<form>{CAPTCHA}<button type=button id=go>Log in</button></form>", "#go"),
+        (f"<form>{CAPTCHA}<a href=# onclick=login() id=go>登录</a></form>", "#go"),
+        (f"{CAPTCHA}<button type=button id=go onclick=check()>OK</button>", "#go"),
+    ],
+)
+def test_the_button_that_sends_the_answer(form: str, submit: str | None) -> None:
+    (found, *_) = find_captchas(Selector(form))
+    assert (submit is None) == (found.submit is None), found.submit
+    assert submit is None or (found.submit and submit in found.submit)
+
+
+def test_without_scripts_no_button_is_pressed_that_needs_them() -> None:
+    page = Selector(f"<form>{CAPTCHA}<button type=button id=go>Log in</button></form>")
+    rule, in_browser = resolve(AUTO, page), resolve(AUTO, page, browser=True)
+    assert rule is not None
+    assert in_browser is not None
+    assert (rule.submit, in_browser.submit) == (None, "#go")
+    page = Selector(
+        f"<form><button class=close>&times;</button>{CAPTCHA}<button>Go</button></form>"
+    )
+    rule = resolve(CaptchaRule(image="auto", submit="text=Go"), page)
+    assert rule is not None
+    assert rule.submit == "text=Go"
+
+
+def test_a_password_field_may_take_an_answer_only_if_it_says_so() -> None:
+    login = "<form><input type=password name={}>" + CAPTCHA.replace("name=captcha", "type=hidden")
+    for name, expected in (("pass", None), ("captcha", "input[name=captcha]")):
+        (found, *_) = find_captchas(Selector(login.format(name))) or [None]
+        assert (found.input if found else None) == expected
+
+
+def test_a_captcha_that_is_called_after_its_reloading_is_found() -> None:
+    page = "<form><input name=captcha><img id=refreshCaptcha src=/image></form>"
+    assert resolve(AUTO, Selector(page)) is not None
+
+
 def test_a_captcha_behind_many_fields_is_found() -> None:
     html = "<input name=x>" * 1900 + "<form><img src=captcha.php><input name=captcha></form>"
     assert resolve(AUTO, Selector(html)) is not None
