@@ -121,10 +121,10 @@ def _files_in_git(repository: Path) -> Iterator[tuple[str, bytes]]:
     asked = "".join(f"{blob}\n" for _, blob in chosen).encode()
     stream = io.BytesIO(_output(*git, "cat-file", "--batch", sent=asked))
     for path, _ in chosen:
-        about = stream.readline().split()
-        if about[-1] == b"missing":
+        header = stream.readline().split()
+        if header[-1] == b"missing":
             continue
-        content = stream.read(int(about[2]))
+        content = stream.read(int(header[2]))
         stream.read(1)
         yield path, content
 
@@ -168,7 +168,7 @@ def pages_of(folder: Path, package: str) -> list[Page]:
     archive = _archive(folder, package)
     if archive is None:
         return []
-    pages = {}
+    pages: dict[str, Page] = {}
     for path, content in _files(archive):
         if "securimage/" in path and "securimage" not in package:
             continue  # a copy of a library whose own package is among these
