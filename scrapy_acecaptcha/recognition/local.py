@@ -34,6 +34,8 @@ PATIENCE = 5  # seconds for a reading that is under way when the reader is close
 # What is believed of a host of which nothing is known, and how many verdicts weigh as much.
 EXPECTED_SHARE = 0.9
 LOCAL_WEIGHT, API_WEIGHT = 5, 10
+# For each local text that proved right, so many may wait for the site's word at a time; and one.
+AT_ONCE = 4
 # A refused answer costs an attempt, two downloads and some of the site's patience.
 WORTH_CALLS = 9
 
@@ -51,7 +53,7 @@ def pays_off(right: int, wrong: int, *, api_right: int = 0, api_wrong: int = 0) 
     is known is tried, and one refused answer ends that until others have proved right.
 
     :param right: local texts that the site accepted, or would have
-    :param wrong: those that it refused, or would have, or whose fate is not known yet
+    :param wrong: those that it refused, or would have
     :param api_right: the API's texts that the site accepted
     :param api_wrong: those that it refused
     """
@@ -98,13 +100,12 @@ class LocalReader:
         """
         host = yield from self._host(origin.host, waits)
         with self.lock:
-            submit = submit and not host.refused_last and host.pays_off()
+            submit = submit and not host.refused_last and host.may_submit()
             host.refused_last = False
             if not (submit or host.is_to_be_tried()):
                 return LocalText(self, host, origin)
             host.pending += submit and origin.is_judged  # that others, too, read at this moment
-        future = in_thread(lambda: self._read(image, origin))
-        self._running.add(future)
+        future = in_thread(lambda: self._read(image, origin), begun=self._running.add)
         future.add_done_callback(self._running.discard)
         text = LocalText(self, host, origin, future)
         if submit:
@@ -220,11 +221,12 @@ class _Host:
         self.refused_last = False
         self._tried = 0
 
-    def pays_off(self) -> bool:
+    def may_submit(self) -> bool:
+        """Whether a local text pays off, and not too many are about to be judged already."""
         right, api_right = sum(self.local), sum(self.api)
-        return pays_off(
+        return self.pending <= AT_ONCE * right and pays_off(
             right,
-            len(self.local) - right + self.pending,
+            len(self.local) - right,
             api_right=api_right,
             api_wrong=len(self.api) - api_right,
         )

@@ -14,13 +14,18 @@ from scrapy_acecaptcha.flow import Step
 T = TypeVar("T")
 
 
-def in_thread(work: Callable[[], T]) -> Future[T]:
+def in_thread(
+    work: Callable[[], T], begun: Callable[[Future[T]], object] = lambda _: None
+) -> Future[T]:
     """Do *work* in a thread and return its future.
+
+    :param begun: is told of the future before the thread begins
 
     The thread is a daemon's, as ThreadPoolExecutor's are joined at exit: an interrupted program
     would hang there for as long as the API takes.
     """
     future: Future[T] = Future()
+    begun(future)
 
     def run() -> None:
         if not future.set_running_or_notify_cancel():

@@ -212,6 +212,20 @@ class TestScript:
             run(together(solver))
             assert solver.counts["local_refused"] == 1
 
+    def test_many_at_once_on_a_host_where_it_has_proved_right(
+        self, api: ApiStub, client: AceCaptchaClient
+    ) -> None:
+        async def together(solver: Solver) -> None:
+            challenges = [_Slow(Captchas(api, seed=i)) for i in range(32)]
+            await asyncio.gather(*(solver.solve(cast(Any, c)) for c in challenges))
+
+        with Solver(client=client, local_reader=bytes.decode) as solver:
+            for _ in range(8):
+                solver.solve(Captchas(api))
+            run(together(solver))
+            assert solver.counts == {"local_accepted": 40}
+        assert api.calls == []
+
 
 class _Slow:
     """A challenge whose verdict comes when all have read."""
