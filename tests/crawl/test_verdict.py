@@ -427,3 +427,21 @@ async def test_an_answer_that_did_not_reach_the_site_is_not_refused(
     assert done.stats["api_requests"] == 1
     assert "rejected" not in done.stats
     assert done.stats["unsent"] == 1
+
+
+@ensureDeferred
+async def test_pages_that_refresh_to_captchas_are_paid_for_within_bounds(
+    register: Register, reader: ApiStub
+) -> None:
+    """Each page behind a captcha leads, by a meta refresh, to the next captcha."""
+
+    def view(path: str) -> Any:
+        if request.method == "POST" and register.is_right():
+            number = int(path.rpartition("/")[2]) + 1
+            return f'<meta http-equiv=refresh content="0; url=/r/{number}"><p>One moment</p>'
+        return register.form()
+
+    register.view = view
+    done: Crawl = await crawl(register, reader, ["/r/0"], {}, RETRY_TIMES=1)
+    assert done.pages == []
+    assert len(reader.calls) <= 3 * 2
