@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -67,6 +67,16 @@ def in_thread(function: Any) -> Any:
         return pool.submit(function).result(60)
 
 
+def in_sync(visit: Callable[[Any], str]) -> str:
+    """What *visit* makes of a page of the sync API."""
+
+    def run() -> str:
+        with playwright.sync_api.sync_playwright() as driver:
+            return visit(driver.chromium.launch().new_page())
+
+    return str(in_thread(run))
+
+
 def test_readme(court, browser):
     search = example("README.md", "search", court.url)
 
@@ -96,6 +106,38 @@ def test_async(court):
     pages = in_thread(lambda: asyncio.run(visit()))
     assert ["Smith ./. Jones" in page for page in pages] == [True, True]
     assert len(court.sent) == 1
+
+
+def test_watching(court):
+    court.page = """<button onclick="document.title = 'Next'">Next</button>
+        <div style="position: fixed; inset: 0; background: #fff"
+            ><form onsubmit="event.preventDefault(); fetch('/check?code=' + this.code.value)
+                .then(reply => reply.json()).then(answer => answer.ok && this.parentNode.remove())">
+        <img id=captcha src=/captcha.png><input id=code name=code><button>Go</button>
+        </form></div>"""
+    browse = example("docs/playwright.md", "browse", court.url)
+
+    def visit(page: Any) -> str:
+        page.goto(court.url)
+        browse(page)
+        return str(page.title())
+
+    assert in_sync(visit) == "Next"
+    assert len(court.sent) == 1
+
+
+def test_filling_in(court):
+    court.page = form("""<label>Name <input name=name></label><img id=captcha src=/captcha.png>
+        <label>Letters <input name=code></label><button>Search</button>""")
+    find = example("docs/playwright.md", "find", court.url)
+    assert in_sync(lambda page: find(page, "Smith")) == "Smith ./. Jones"
+    assert court.sent[0]["name"] == ["Smith"]
+
+
+def test_frames(court):
+    court.page, court.frame = "<iframe id=query src=/frame></iframe>", SEARCH
+    framed = example("docs/playwright.md", "framed", court.url)
+    assert in_sync(framed) == "Smith ./. Jones"
 
 
 @ensureDeferred
