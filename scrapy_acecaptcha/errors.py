@@ -168,8 +168,8 @@ class ApiAuthError(ApiError):
     """The token is missing, unknown, expired or meant for another service."""
 
     hint = (
-        "Set ACECAPTCHA_TOKEN (or the environment variable ACEDATACLOUD_API_TOKEN) to a token "
-        "from https://platform.acedata.cloud that may call captcha/recognition"
+        "Set the environment variable ACEDATACLOUD_API_TOKEN (in a crawl, ACECAPTCHA_TOKEN does as "
+        "well) to a token from https://platform.acedata.cloud that may call captcha/recognition"
     )
 
 
@@ -183,7 +183,7 @@ class ApiRateLimited(ApiError):
     """Too many calls at a time, past all retries."""
 
     retryable = True
-    hint = "Lower ACECAPTCHA_CONCURRENCY"
+    hint = "Lower the client's `concurrency`, which is ACECAPTCHA_CONCURRENCY in a crawl"
 
 
 class ApiTimeout(ApiError):

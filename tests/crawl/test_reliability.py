@@ -18,7 +18,7 @@ from scrapy import Request
 from scrapy_acecaptcha import ApiError, CaptchaUnsolved
 from tests.crawl_process import finish_crawl, start_crawl
 from tests.crawling import run_crawl
-from tests.site import CaptchaSite, Seen
+from tests.site import RULES, CaptchaSite, Seen
 from tests.stub import RESET, ApiStub, Reply
 
 ALL_100 = [f"Record {i}" for i in range(100)]
@@ -199,6 +199,22 @@ async def test_a_hosts_budget_fails_its_requests_and_the_crawl_goes_on(
     assert [type(error) for error in crawl.errors] == [CaptchaUnsolved] * 3
     assert "budget of 2 API calls" in str(crawl.errors[0])
     assert len(api.calls) == 2
+
+
+@ensureDeferred
+async def test_a_rules_budget_is_for_all_ports_that_it_covers(
+    site: CaptchaSite, api: ApiStub, settings: Any, tmp_path: Path
+) -> None:
+    rule = {**RULES["inplace"], "budget": 3}
+    path = str(tmp_path / "captchas.db")
+    with CaptchaSite() as other:
+        api.answers = lambda image: site.answers(image) or other.answers(image)
+        crawl = await run_crawl(
+            [*sessions(site, 3), *sessions(other, 3)],
+            settings(ACECAPTCHA_RULES={"127.0.0.1": rule}, ACECAPTCHA_JOURNAL=path),
+        )
+    assert len(crawl.records) == len(crawl.errors) == 3
+    assert len(api.calls) == 3
 
 
 # Fatal answers
