@@ -237,16 +237,17 @@ class Outcome(NamedTuple):
     def has_captcha(self) -> bool:
         return bool(self.labels)
 
-    def is_right(self, found: Candidate | None) -> bool:
-        return any(self._are_same(found, label) for label in self.labels)
+    def is_right(self, found: Candidate | None, *, button: bool = False) -> bool:
+        """Whether picture and field are those of a captcha; with *button*, that one, too."""
+        return any(self._are_same(found, label, button) for label in self.labels)
 
-    def _are_same(self, found: Candidate | None, label: Label) -> bool:
+    def _are_same(self, found: Candidate | None, label: Label, button: bool) -> bool:
         if found is None or found.input is None:
             return False
         page = self.page.selector
         chosen = [_element(page, found.image), _element(page, found.input)]
         wanted = [_element(page, label.image), _element(page, label.input)]
-        if label.submit:
+        if button and label.submit:
             chosen.append(self._pressed(found))
             wanted.append(_element(page, label.submit))
         return all(one is other for one, other in zip(chosen, wanted, strict=True))
@@ -304,7 +305,7 @@ def measure(folder: Path, half: str | None, verbose: bool) -> None:
     captchas = [o for o in all_of_them if o.has_captcha]
     hits = [o for o in captchas if o.is_right(o.trusted)]
     trusted = [o for o in all_of_them if o.trusted]
-    firsts = [o for o in captchas if o.is_right(o.first)]
+    firsts = [o for o in captchas if o.is_right(o.first, button=True)]
     packages = {o.page.package for o in all_of_them}
     times = sorted(o.seconds for o in all_of_them)
     with_captcha = {o.page.package for o in captchas}
@@ -322,7 +323,7 @@ def measure(folder: Path, half: str | None, verbose: bool) -> None:
     )
     if verbose:
         for o in all_of_them:
-            if (o.trusted or o.has_captcha) and not o.is_right(o.trusted):
+            if (o.trusted or o.has_captcha) and not o.is_right(o.trusted, button=True):
                 kind = "MISSED" if o.has_captcha else "ALARM"
                 print(kind, o.page.package, o.page.path, o.labels, o.first, sep="\n   ")
 

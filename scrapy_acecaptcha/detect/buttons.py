@@ -45,9 +45,9 @@ class Buttons:
         behind = max(field.offset, picture.offset)
         own = [b for b in near if submits(b.element)]
         if field.form is None:  # the page is a part of one, or its script sends the answer
-            chosen = _first_to_click(near, behind) or _best_submit(own, field.offset)
+            chosen = _first_to_click(near, behind) or _best_submit(own, behind)
             return chosen.element if chosen else None
-        chosen = _best_submit(own, behind) or _first_to_click(near, behind)
+        chosen = _best_submit(own, behind) or _first_to_click(near, behind, must_say_so=bool(own))
         return chosen.element if chosen and chosen not in own[:1] else None
 
 
@@ -57,10 +57,10 @@ def _best_submit(own: list[Mark], behind: int) -> Mark | None:
     return min(sending, key=lambda button: button.offset < behind, default=None)
 
 
-def _first_to_click(near: list[Mark], behind: int) -> Mark | None:
+def _first_to_click(near: list[Mark], behind: int, *, must_say_so: bool = False) -> Mark | None:
     """The first element behind a place that sends an answer, if only by a script."""
-    later = (b for b in near if b.offset >= behind)
-    return next((b for b in islice(later, MAX_BUTTONS) if _may_send(b.element)), None)
+    later = islice((b for b in near if b.offset >= behind), MAX_BUTTONS)
+    return next((b for b in later if _may_send(b.element, must_say_so=must_say_so)), None)
 
 
 def submits(element: Any) -> bool:
@@ -68,13 +68,14 @@ def submits(element: Any) -> bool:
     return element.tag in ("button", "input") and kind_of(element) in _SUBMITS
 
 
-def _may_send(element: Any) -> bool:
+def _may_send(element: Any, *, must_say_so: bool) -> bool:
     """Whether *element* sends the form, by itself or by a script, when it is clicked on."""
     if _is_other(element):
         return False
-    if element.tag == "button" or kind_of(element) in ("button", *_SUBMITS):
+    is_button = element.tag == "button" or kind_of(element) in ("button", *_SUBMITS)
+    if is_button and not must_say_so:
         return True
-    return element.tag in ("a", "img") and sends(_said(element))
+    return (is_button or element.tag in ("a", "img")) and sends(_said(element))
 
 
 def _is_other(element: Any) -> bool:

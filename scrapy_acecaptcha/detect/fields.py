@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import defaultdict
+from itertools import islice
 from typing import Any
 
 from scrapy_acecaptcha.detect.document import Document, Mark, attributes
@@ -28,6 +29,15 @@ from scrapy_acecaptcha.page.controls import MAX_SAID
 MAX_ASKED = 300  # fields whose texts are read; those near pictures come first
 CONTROL = 200  # characters of text that a control between a picture and a field counts for
 
+BOXES = 3  # around a field that may hide it
+_HIDING_STYLE = re.compile(
+    r"display\s*:\s*none|visibility\s*:\s*hidden|(?:left|top|text-indent)\s*:\s*-\d{3}|"
+    r"opacity\s*:\s*0(?![.\d])",
+    re.IGNORECASE,
+)
+_HIDING_CLASS = re.compile(
+    r"honey|(?:^|\s)(?:hidden|d-none|visually-hidden|sr-only)(?:\s|$)", re.IGNORECASE
+)
 _NOT_FOR_ANSWERS = {"email", "url", "search", "date"}
 
 
@@ -96,12 +106,24 @@ class AnswerFields:
     def _best_of(self, key: Any, fields: list[Mark]) -> list[Mark]:
         """Those of *fields* that speak of a captcha most clearly, in the page's order."""
         if key not in self._best_of_form:
-            speaking = set(answer_fields([self.said(mark) for mark in fields]))
-            clear = [self._clearness(mark, i in speaking) for i, mark in enumerate(fields)]
-            most = max(clear, default=0)
-            chosen = [mark for mark, how in zip(fields, clear, strict=True) if how == most]
-            self._best_of_form[key] = chosen
+            self._best_of_form[key] = self._seen(fields, *self._clearest(fields))
         return self._best_of_form[key]
+
+    def _seen(self, fields: list[Mark], most: float, chosen: list[Mark]) -> list[Mark]:
+        """*chosen* without traps for robots, which people do not see, if others are to be seen."""
+        if not most:
+            return chosen
+        shown = [mark for mark in chosen if not _is_hidden(mark.element)]
+        if not shown:
+            visible = [mark for mark in fields if not _is_hidden(mark.element)]
+            most, shown = self._clearest(visible)
+        return shown if most and shown else chosen
+
+    def _clearest(self, fields: list[Mark]) -> tuple[float, list[Mark]]:
+        speaking = set(answer_fields([self.said(mark) for mark in fields]))
+        clear = [self._clearness(mark, i in speaking) for i, mark in enumerate(fields)]
+        most = max(clear, default=0)
+        return most, [mark for mark, how in zip(fields, clear, strict=True) if how == most]
 
     def _clearness(self, mark: Mark, is_speaking: bool) -> float:
         asked = self.asked(mark)
@@ -135,6 +157,17 @@ _CLEARNESS = {
     "text: security code": 2,
 }
 """How clearly words beside a field say that it is the one for the answer: an order, no weights."""
+
+
+def _is_hidden(element: Any) -> bool:
+    """Whether the page's source hides a field, or the box around it, from people."""
+    around = [element, *islice(element.iterancestors(), BOXES)]
+    return any(one.get("hidden") is not None or _hides(one) for one in around)
+
+
+def _hides(element: Any) -> bool:
+    style, names = attributes(element, "style", "class")
+    return bool(style and _HIDING_STYLE.search(style)) or bool(_HIDING_CLASS.search(names))
 
 
 def between(picture: Mark, mark: Mark) -> int:

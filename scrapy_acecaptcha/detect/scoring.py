@@ -77,7 +77,7 @@ AGAINST = {
     "far field": 0.4,
     "far field, both named": 0.9,
     "outside the form": 0.7,
-    "outside the form, both named": 0.95,
+    "outside the form, named": 0.95,
     "code that was sent": 0.15,
 }
 """What speaks against a captcha: the factor that is left of its chances."""
@@ -237,6 +237,7 @@ class Scoring:
         mark = picture.mark
         is_named = self._is_sure(field) or answer_fields([self._fields.said(field)])
         both = ", both named" if picture.is_named and is_named else ""
+        one = ", named" if picture.is_named or is_named else ""
         if between(mark, field) or abs(field.offset - mark.offset) > FAR:
             reason = "other fields or much text stand between it and the field"
             yield Evidence(f"far field{both}", reason)
@@ -247,7 +248,7 @@ class Scoring:
         # A field may be tied to a form elsewhere; only one that stands in it has an inside.
         is_inside = field.form is not None and field.element.get("form") is None
         if is_inside and mark.form is None:
-            yield Evidence(f"outside the form{both}", "it stands outside the field's form")
+            yield Evidence(f"outside the form{one}", "it stands outside the field's form")
 
     def _is_sure(self, field: Mark) -> bool:
         """Whether a field is one for a captcha's answer by its own words."""
@@ -296,7 +297,8 @@ def _of_size(picture: Picture) -> Iterator[Evidence]:
         return
     width, height = picture.size
     size = f"{width} x {height} pixels"
-    if max(width, height) <= 40 or min(width, height) <= 12:
+    is_small = max(width, height) <= 40 or min(width, height) <= 12
+    if is_small and not (picture.is_named and picture.is_script_made):  # most icons are files
         yield Evidence("icon", f"it is an icon of {size}")
     elif width > 450 or height > 180:
         yield Evidence("large", f"it is large, {size}")

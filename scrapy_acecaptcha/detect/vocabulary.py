@@ -112,7 +112,7 @@ _LIKELY_NAME = re.compile(
     rf"\b(?:check|auth(?:en\w{{0,10}})?|rand(?:om)?|rnd|ident\w{{0,10}}) ?{_THING}|"
     rf"\b{_PICTURE} ?(?:code|verif\w{{0,10}}|valid\w{{0,8}}|check|confirm|rand)|"
     rf"\bcode ?(?:{_PICTURE}|num)|mode confirm|anti ?(?:spam|bot|robot)|visual ?(?:conf|verif)|"
-    r"human ?(?:verify|check)|\b(?:image|img) ?reg\b|num ?gen\b|jpeg image"
+    r"human ?(?:verify|check)|\b(?:image|img) ?reg\b|num ?gen\b|jpeg image|sticky ?img"
 )
 _HINT_NAME = re.compile(
     r"verif|confirm|valid|\bcode\b|\bi ?code\b|\brand|\bauth\b|\bcheck|secur|spam|robot|guvenlik|"
@@ -356,7 +356,8 @@ def loads_another(script: str) -> bool:
 
 # Buttons. What closes, resets, leads elsewhere or sends a code by another way sends no answer.
 _NO_SENDING = re.compile(
-    r"\b(?:close|dismiss|cancel\w*|reset|clear|back|previous|refresh\w*|re ?load\w*|renew|"
+    r"(?<!pwd )(?<!password )\breset\b(?! (?:\w+ )?(?:pass|pwd))|"
+    r"\b(?:close|dismiss|cancel\w*|clear|back|previous|refresh\w*|re ?load\w*|renew|"
     r"audio|play|speak\w*|listen|sound|toggler?|navbar|menu|dropdown|forgot\w*|lost|recover|help|eye|show|"
     r"upload|browse|preview|remove|delete|another|search\w*|subscribe|newsletter)\b|"
     r"^(?:.*\|\s*)?[×x✕✖✗](?:\s*\||$)|send ?(?:sms|code|msg)|sms ?code|get ?code|"

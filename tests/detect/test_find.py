@@ -235,6 +235,21 @@ def test_file_extensions_and_folders_are_no_words() -> None:
         assert resolve(AUTO, page) is not None, image
 
 
+@pytest.mark.parametrize(
+    "hidden",
+    ["style='display: none'", "hidden", "class='form honeypot'", "style='left:-9999px'"],
+)
+def test_fields_that_nobody_sees_are_not_the_field(hidden: str) -> None:
+    box = f"<div {hidden}><p><input name=captcha></p></div>"
+    rule = resolve(AUTO, Selector(f"<form>{box}<img src=captcha.php><input name=code></form>"))
+    assert rule is not None
+    assert rule.input == "input[name=code]"
+    # Where it is the only one, a script shows it together with the picture.
+    rule = resolve(AUTO, Selector(f"<form>{box}<img src=captcha.php></form>"))
+    assert rule is not None
+    assert rule.input == "input[name=captcha]"
+
+
 def test_traps_for_robots_are_not_the_field() -> None:
     page = Selector(
         "<form><img src=captcha.php><label>Please leave this box empty<input name=captcha></label>"
