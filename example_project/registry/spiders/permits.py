@@ -18,7 +18,8 @@ class Query:
 
     def __init__(self, spider: Spider, company: str) -> None:
         assert spider.crawler.engine is not None
-        self._api = f"http://{spider.settings['PERMITS']}/api"
+        self.url = f"http://{spider.settings['PERMITS']}/"  # for the journal
+        self._api = f"{self.url}api"
         self._download = spider.crawler.engine.download_async
         self._company = company
         self.reply: Any = None
