@@ -9,12 +9,14 @@ with Lab() as lab:
 
 from __future__ import annotations
 
+import base64
 from contextlib import suppress
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event
 from typing import Any
 
-from flask import Flask, Response, jsonify, redirect, request
+from flask import Flask, Response, jsonify, redirect, request, send_from_directory
 
 from tests.site.drawing import Gallery
 from tests.site.server import Server
@@ -50,6 +52,8 @@ class Lab:
         app.add_url_rule(
             "/wrong", "wrong", lambda: Response(self.refusal[0], headers=self.refusal[1])
         )
+        app.add_url_rule("/captcha.json", view_func=self._json)
+        app.add_url_rule("/library/<name>", view_func=self._library)
         app.add_url_rule("/slow", view_func=self._slow)
         app.add_url_rule("/events", view_func=self._events)
         self._server = Server(app)
@@ -66,6 +70,7 @@ class Lab:
         self.loads = 0
         self.expected = ""
         self.hold: Any = None  # an Event that /slow waits for
+        self.libraries = Path()  # what /library/ serves
         self.shows_record = Event()
         self.opens = self.opened = 0  # pages without a captcha, after a right answer; just now
         self.events: SimpleQueue[str] = SimpleQueue()  # what /events tells the page
@@ -90,8 +95,6 @@ class Lab:
             return "<!DOCTYPE html><title>Register</title>The register"
         page = self.page
         if "{data}" in page:
-            import base64
-
             page = page.replace("{data}", base64.b64encode(self.draw()).decode())
         if "{svg}" in page:
             page = page.replace("{svg}", self._svg().get_data(as_text=True))
@@ -99,6 +102,12 @@ class Lab:
 
     def _image(self) -> Response:
         return Response(self.draw(), mimetype="image/png", headers={"Cache-Control": "no-store"})
+
+    def _json(self) -> Response:
+        return jsonify(image="data:image/png;base64," + base64.b64encode(self.draw()).decode())
+
+    def _library(self, name: str) -> Response:
+        return send_from_directory(self.libraries, name)
 
     def _svg(self) -> Response:
         self.draw()
