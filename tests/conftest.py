@@ -13,6 +13,7 @@ import pytest
 from scripts.browser import find_browser
 from scripts.prepare_tests import find_redis, in_ci
 from tests.redis_server import RedisServer
+from tests.register import Register
 from tests.site import RULES, CaptchaSite
 from tests.stub import ApiStub
 
@@ -148,3 +149,25 @@ def lab(_lab: Any) -> Any:
     """A site of one page that the test makes up."""
     _lab.reset()
     return _lab
+
+
+@pytest.fixture(scope="session")
+def _register() -> Iterator[Register]:
+    made = Register()
+    made.server.start()
+    yield made
+    made.server.stop()
+
+
+@pytest.fixture
+def register(_register: Register) -> Register:
+    """A site that the test makes up of a view."""
+    _register.reset(lambda path: "")
+    return _register
+
+
+@pytest.fixture
+def reader(register: Register) -> Iterator[ApiStub]:
+    """The recognition API that can read the register's captchas."""
+    with ApiStub(register.gallery.answer) as stub:
+        yield stub
