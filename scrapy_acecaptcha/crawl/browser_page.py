@@ -6,6 +6,7 @@ All of this is done in the event loop of the page.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ _WORDS_ALONE = """() => !document.head?.childElementCount && !document.body?.chi
 _SHOWN_TEXT = "() => document.body ? document.body.innerText : ''"
 TRIES = 20  # to read a page that is on its way elsewhere
 PAUSE_SECONDS = 0.1
+_BROWSERS_OWN = {"cookie", "content-length", "host"}  # headers that it sets better itself
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class BrowserPage:
     def __init__(self, page: Any) -> None:
         self.page = page
         self._navigation: Any = None
+        self._first: Any = None  # the request of the first navigation
         page.on("response", self._came)
 
     def stop(self) -> None:
@@ -72,12 +75,10 @@ class BrowserPage:
 
     def _came(self, response: Any) -> None:
         with suppress(Exception):  # a service worker's requests have no frame
-            if (
-                response.request.is_navigation_request()
-                and response.frame == self.page.main_frame
-                and not 300 <= response.status < 400
-            ):
-                self._navigation = response
+            if response.request.is_navigation_request() and response.frame == self.page.main_frame:
+                self._first = self._first or response.request
+                if not 300 <= response.status < 400:
+                    self._navigation = response
 
     async def head(self) -> tuple[int, dict[str, str]]:
         """Status and headers of what came last; 200 if a script has put it into the page."""
@@ -133,7 +134,26 @@ class BrowserPage:
         """
         given = dict(request.meta.get("playwright_page_goto_kwargs") or {})
         given.pop("url", None)
-        is_plain = request.method == "GET" and not request.body
+        self.forget()
+        is_plain = (request.method == "GET" and not request.body) or self._first is None
+        post = None if is_plain else await self._route_post(request)
+        try:
+            # To the same address with a #fragment, a browser would not go again.
+            if self.page.url.partition("#")[0] == request.url.partition("#")[0] != request.url:
+                await self.page.goto("about:blank")
+            await self.page.goto(request.url, **given)
+        finally:
+            if post is not None:
+                with suppress(Exception):  # the page may be closed
+                    await self.page.unroute("**", post)
+
+    async def _route_post(self, request: Request) -> Callable[[Any, Any], Awaitable[None]]:
+        """Have the next navigation be a POST or the like, as scrapy-playwright does the first."""
+        headers = {
+            name: value
+            for name, value in (await self._first.all_headers()).items()
+            if name not in _BROWSERS_OWN and not name.startswith(":")
+        }
         is_sent = False
 
         async def send(route: Any, asked: Any) -> None:
@@ -142,17 +162,7 @@ class BrowserPage:
                 await route.fallback()
                 return
             is_sent = True
-            await route.fallback(method=request.method, post_data=request.body)
+            await route.continue_(method=request.method, headers=headers, post_data=request.body)
 
-        self.forget()
-        if not is_plain:
-            await self.page.route("**", send)
-        try:
-            # To the same address with a #fragment, a browser would not go again.
-            if self.page.url.partition("#")[0] == request.url.partition("#")[0] != request.url:
-                await self.page.goto("about:blank")
-            await self.page.goto(request.url, **given)
-        finally:
-            if not is_plain:
-                with suppress(Exception):  # the page may be closed
-                    await self.page.unroute("**", send)
+        await self.page.route("**", send)
+        return send
