@@ -66,7 +66,11 @@ class BrowserVisits:
         visit = Visit(
             request,
             rule,
-            watch=AnswerWatch(self._healths.of(request.url, rule), self._waits),
+            watch=AnswerWatch(
+                self._healths.of(request.url, rule),
+                self._waits,
+                self._solving.image_limit(rule, request),
+            ),
             max_image_bytes=self._max_image_bytes,
             pass_captcha=self._pass_in_page,
             request_started=self._traffic.request_leaves,
@@ -94,7 +98,7 @@ class BrowserVisits:
         visit.end()
         if not isinstance(exception, (Stopped, AceCaptchaError)):
             return None
-        again = self._failure.request_after(original_request(request), exception)
+        again = self._failure.request_after(original_request(request), exception, sent=request)
         await visit.close_page()
         again.meta.pop("playwright_page", None)
         return again

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from scrapy import Request
 from scrapy.downloadermiddlewares.retry import get_retry_request
 
+from scrapy_acecaptcha.crawl.image_limit import forget
 from scrapy_acecaptcha.crawl.redirects import again
 from scrapy_acecaptcha.crawl.scrapy_internals import close_spider
 from scrapy_acecaptcha.crawl.waiting import Stopped, Waits
@@ -45,17 +46,26 @@ class FailurePolicy:
         self._waits = waits
         self._count = count
 
-    def request_after(self, request: Request, error: Stopped | AceCaptchaError) -> Request:
-        """The request once more, or raise *error* for its errback."""
+    def request_after(
+        self, request: Request, error: Stopped | AceCaptchaError, *, sent: Request | None = None
+    ) -> Request:
+        """The request once more, or raise *error* for its errback.
+
+        :param sent: the request as redirects have left it, which the errback gets
+        """
         if isinstance(error, Stopped):
             return again(request)
         if is_fatal(error):
             self.close_spider(error)
             return again(request)
-        if isinstance(error, (CaptchaUnsolved, ApiError)):
-            return self.retry(request, error)
-        self.failed(request, error)
-        raise error
+        try:
+            if isinstance(error, (CaptchaUnsolved, ApiError)):
+                return self.retry(request, error)
+            self.failed(request, error)
+            raise error
+        except AceCaptchaError:
+            forget(request, sent or request)
+            raise
 
     def retry(self, request: Request, error: CaptchaUnsolved | ApiError) -> Request:
         """The request once more, as RetryMiddleware would; else the error for its errback."""

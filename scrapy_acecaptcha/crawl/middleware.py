@@ -195,12 +195,17 @@ class AceCaptchaMiddleware(SolverOwner):
         instead = self._traffic.page_seen(request, response, is_captcha, early)
         if not is_captcha and not (rule.fields and self._traffic.gate.solved_since(key, 0)):
             return instead or response  # it has never shown one, or this is what was asked for
+        asked = original_request(request)
         challenge = ScrapyChallenge(
-            original_request(request),
+            asked,
             response,
             rule,
             requests=self._inner_requests,
-            watch=AnswerWatch(self._healths.of(request.url, rule), self._waits),
+            watch=AnswerWatch(
+                self._healths.of(request.url, rule),
+                self._waits,
+                self._solving.image_limit(rule, asked, request),
+            ),
             max_image_bytes=self._max_image_bytes,
         )
         if is_captcha and challenge.is_for_the_spider:
@@ -219,7 +224,7 @@ class AceCaptchaMiddleware(SolverOwner):
         except SessionDropped:
             return again(challenge.request)
         except (Stopped, AceCaptchaError) as error:
-            return self._failure.request_after(challenge.request, error)
+            return self._failure.request_after(challenge.request, error, sent=request)
         finally:
             self._traffic.passed(request)
 

@@ -13,7 +13,7 @@ from scrapy_acecaptcha.crawl.evidence import see
 from scrapy_acecaptcha.crawl.frames import inside_frame
 from scrapy_acecaptcha.crawl.rule_health import AnswerWatch, Facts, digest
 from scrapy_acecaptcha.errors import CaptchaUnsolved
-from scrapy_acecaptcha.flow import Steps, drive_async
+from scrapy_acecaptcha.flow import ImageReplaced, Steps, drive_async
 from scrapy_acecaptcha.hosts import same_page
 from scrapy_acecaptcha.selectors import squeeze
 from scrapy_acecaptcha.verdict import NOTHING, Asked, Seen
@@ -97,7 +97,11 @@ class PageCaptcha(CrawlCaptcha):
         self._unsent = ""
         self._seen, self._answer, self._newest, self.stored = NOTHING, None, None, None
         self._page.forget()
-        await self._on_page(self._challenge.submit(answer))
+        try:
+            await self._on_page(self._challenge.submit(answer))
+        except ImageReplaced:
+            self._watch.image_replaced()
+            raise
 
     async def renew(self) -> bool:
         """Have a fresh image; False if the site lets us through."""

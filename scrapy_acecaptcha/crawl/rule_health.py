@@ -24,6 +24,7 @@ from scrapy_acecaptcha.verdict import Habit
 if TYPE_CHECKING:
     from scrapy import Spider
 
+    from scrapy_acecaptcha.crawl.image_limit import ImageLimit
     from scrapy_acecaptcha.crawl.waiting import Waits
     from scrapy_acecaptcha.flow import Outcome
     from scrapy_acecaptcha.rule_book import RuleBook
@@ -153,26 +154,35 @@ class AnswerWatch:
 
     :param health: what the crawl knows of the rule
     :param waits: what the crawl waits by
+    :param limit: counts what is read for the request
     """
 
-    def __init__(self, health: RuleHealth, waits: Waits) -> None:
+    def __init__(self, health: RuleHealth, waits: Waits, limit: ImageLimit | None = None) -> None:
         self.health = health
         self.waits = waits
+        self._limit = limit
         self._has_one = False
 
     async def begin(self, url: str) -> None:
         """Take an answer in hand, before its image is read.
 
-        :raises CaptchaUnsolved: the rule is suspended
+        :raises CaptchaUnsolved: the rule is suspended, or as many were read as may be
         """
         self.end()
         await self.health.begin(self.waits, url)
         self._has_one = True
+        if self._limit is not None:
+            self._limit.take(url, self.health.rule.image)
 
     def told(self, outcome: Outcome, facts: Facts) -> None:
         """Note what became of the answer."""
         self.end()
         self.health.told(outcome, facts)
+
+    def image_replaced(self) -> None:
+        """Note that the page has replaced the image while it was read."""
+        if self._limit is not None:
+            self._limit.give_back()
 
     def end(self) -> None:
         """Let the answer go, whatever became of it."""

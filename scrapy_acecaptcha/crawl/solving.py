@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge
+from scrapy_acecaptcha.crawl.image_limit import ImageLimit, tries
 from scrapy_acecaptcha.crawl.page_captcha import PageCaptcha
 from scrapy_acecaptcha.crawl.session_hint import SessionHint
 from scrapy_acecaptcha.crawl.sessions import SessionDropped
@@ -17,6 +18,7 @@ from scrapy_acecaptcha.flow import CaptchaResult, drive_async
 from scrapy_acecaptcha.signals import captcha_solved
 
 if TYPE_CHECKING:
+    from scrapy import Request
     from scrapy.crawler import Crawler
     from scrapy.http import Response
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from scrapy_acecaptcha.crawl.sessions import Key
     from scrapy_acecaptcha.crawl.traffic import Traffic
     from scrapy_acecaptcha.rule_book import RuleBook
+    from scrapy_acecaptcha.rules import CaptchaRule
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +57,11 @@ class GatedSolving:
         self._waits = waits
         self._count = count
         self._hint = SessionHint(crawler, traffic.each_time)
+
+    def image_limit(self, rule: CaptchaRule, *requests: Request) -> ImageLimit:
+        """The images that may be read for a request, over its retries and refreshes."""
+        attempts = rule.max_attempts or self._solver.max_attempts
+        return ImageLimit(attempts * tries(self._crawler.settings, requests[0]), *requests)
 
     async def answer(
         self, challenge: ScrapyChallenge, key: Key | None, stale: bool, early: Turn | None = None

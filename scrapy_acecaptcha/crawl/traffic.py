@@ -15,6 +15,7 @@ from scrapy_acecaptcha.crawl.check_pages import CheckPages
 from scrapy_acecaptcha.crawl.gate import Session
 from scrapy_acecaptcha.crawl.gates import Gates
 from scrapy_acecaptcha.crawl.held import TakesGate, never
+from scrapy_acecaptcha.crawl.image_limit import forget
 from scrapy_acecaptcha.crawl.redirects import NOTE, Origin, Redirects, again, origin_of
 from scrapy_acecaptcha.crawl.scrapy_internals import beside_the_limit, is_sent
 from scrapy_acecaptcha.crawl.scrapy_playwright import is_for_browser
@@ -119,6 +120,7 @@ class Traffic:
     def page_delivered(self, response: Response, request: Request, spider: Spider) -> None:
         """The spider gets *response*: what it makes of it are requests of their own."""
         request.meta.pop(CHOSEN, None)
+        forget(request)
         origin = origin_of(request)
         if origin is not None and not self._has_no_rule(request):
             self._seen(request, origin, captcha=False)
