@@ -181,10 +181,10 @@ class PageForm:
         yield self._wait_for(self._check_button)
 
     def _find_fields(self) -> Steps[None]:
-        mine: list[Control] = yield self.controls()
         if self.rule.input is not None:
             yield self._find_named_fields()
             return
+        mine: list[Control] = yield self.controls()
         texts = [c for c in mine if is_text_field(c) and c["name"] not in self.rule.fields]
         chosen = self._chosen(texts)
         self._fields = [self.nth(c) for c in chosen]

@@ -84,7 +84,6 @@ def test_no_captcha(browser, lab, client):
     assert lab.url in message
 
 
-@both_apis
 def test_an_image_that_does_not_load(browser, lab, lab_api, client):
     lab.page = form("<img id=captcha src=/no-such.png width=9 height=9><input name=code>")
 
@@ -358,31 +357,26 @@ def test_a_form_that_was_filled_in_is_not_loaded_again(browser, lab, lab_api, cl
     assert sent[:2] == [[""], ["mine"]]
 
 
-def test_the_event_loop_goes_on(async_browser: AsyncBrowser, lab, lab_api):
-    """Ten pages at once and an API that takes two seconds; benchmarks/ has the figures."""
-    lab_api.latency = 2.0
-    gaps: list[float] = []
-
-    async def beat() -> None:
-        while True:
-            started = time.monotonic()
-            await asyncio.sleep(0.01)
-            gaps.append(time.monotonic() - started - 0.01)
+def test_the_event_loop_goes_on(async_browser: AsyncBrowser, lab: Any, lab_api: Any) -> None:
+    """While the API reads for one page, others get there, too. benchmarks/ has the figures."""
+    lab_api.gate.clear()
 
     async def visit(client: AceCaptchaClient) -> int:
         context = await async_browser.browser.new_context()
         page = await context.new_page()
         await page.set_content(f"<base href={lab.url}>" + form())
-        result = await solve_captcha(page, {**RULE, "max_attempts": 1}, client=client)
-        await context.close()
-        return result.attempts
+        rule = {**RULE, "max_attempts": 1, "after": "stay"}
+        try:
+            return int((await solve_captcha(page, rule, client=client)).attempts)
+        finally:
+            await context.close()
 
     async def run() -> None:
         with AceCaptchaClient("token", lab_api.url, retries=0) as client:
-            heart = asyncio.ensure_future(beat())
-            await asyncio.gather(*(visit(client) for _ in range(10)), return_exceptions=True)
-            heart.cancel()
+            visits = [asyncio.ensure_future(visit(client)) for _ in range(3)]
+            await asyncio.to_thread(lab_api.wait_for, 3, 60)
+            lab_api.gate.set()
+            await asyncio.gather(*visits, return_exceptions=True)
 
     async_browser.run_async(run)
-    assert lab_api.max_parallel >= 5
-    assert sorted(gaps)[-5] < 0.5  # noise of a busy machine; a call that blocks takes 2 s
+    assert lab_api.max_parallel == 3

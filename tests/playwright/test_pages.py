@@ -160,7 +160,6 @@ REVOKED = BLOB.replace(
 )
 
 
-@both_apis
 @pytest.mark.parametrize("page", [CANVAS, REVOKED], ids=["canvas", "revoked blob"])
 def test_source_falls_back_to_the_screenshot(visit, lab, caplog, page):
     lab.page = form(page.replace("REST", REST))
@@ -275,7 +274,6 @@ def test_sends_the_form(visit, lab, how):
     assert "bad.x" not in lab.sent[0]
 
 
-@both_apis
 def test_a_form_that_sends_itself(visit, lab):
     lab.page = form(
         IMAGE + "<input name=code oninput='this.value.length == 5 && this.form.submit()'>"
@@ -375,7 +373,6 @@ def test_refresh_is_clicked(visit, lab, lab_api):
     assert (lab.loads, len(lab.images)) == (1, 2)
 
 
-@both_apis
 def test_without_refresh_the_page_is_loaded_again(visit, lab, lab_api):
     lab_api.script += ["not five letters"]
     result, text = visit(answer="[A-Z0-9]{5}")
