@@ -236,8 +236,11 @@ class Session:
         :param first: before all others, as it was sent before and redirected
         :raises Stopped: the crawl is stopping
         """
+        must_wait = self.shut if first else self.is_full
+        if not must_wait and not takes_gate(self):
+            return None  # as nearly always
         held = Held(takes_gate)
-        if self.shut if first else self.is_full:
+        if must_wait:
             (self._held.appendleft if first else self._held.append)(held)
             await held.wait(self._waits, waiting, self._held)
         else:

@@ -191,9 +191,10 @@ class AceCaptchaMiddleware(SolverOwner):
                 return self._failure.request_after(original_request(request), error)
         is_captcha = shows_captcha(response, rule)
         self._healths.page_seen(request.url, rule, response, is_captcha)
-        key = self._sessions.key(request)
-        instead = self._traffic.page_seen(request, response, is_captcha, early)
-        if not is_captcha and not (rule.fields and self._traffic.gate.solved_since(key, 0)):
+        instead = self._traffic.page_seen(
+            request, response, rule, is_captcha=is_captcha, early=early
+        )
+        if not is_captcha and not (rule.fields and self._traffic.was_solved(request)):
             return instead or response  # it has never shown one, or this is what was asked for
         asked = original_request(request)
         challenge = ScrapyChallenge(

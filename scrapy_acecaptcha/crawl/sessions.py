@@ -59,12 +59,15 @@ class Sessions:
         """The rule for *request*: the host's, with the request's own laid over it."""
         return self._rules.find(request.url, request.meta.get("acecaptcha"))
 
-    def key(self, request: Request) -> Key | None:
-        """Name the session of *request*; None if nobody needs to wait for anybody."""
+    def key(self, request: Request, rule: CaptchaRule | None = None) -> Key | None:
+        """Name the session of *request*; None if nobody needs to wait for anybody.
+
+        :param rule: its rule, if that has been looked up
+        """
         meta = request.meta
         if INNER in meta:
             return None
-        rule = self.rule(request)
+        rule = rule or self.rule(request)
         if rule is None or not rule.session or _is_robots_txt(request):
             return None
         # scrapy-playwright notes its default only when the request is on its way.
@@ -73,12 +76,13 @@ class Sessions:
 
     # Sessions side by side
 
-    def pool(self, request: Request) -> SessionPool | None:
+    def pool(self, request: Request, rule: CaptchaRule | None = None) -> SessionPool | None:
         """The pool of the rule for *request*, None if it has but one session.
 
+        :param rule: its rule, if that has been looked up
         :raises RuleError: there are no cookies
         """
-        rule = self.rule(request)
+        rule = rule or self.rule(request)
         if rule is None or rule.sessions == 1 or INNER in request.meta:
             return None
         host = self._rules.name_for(original_url(request)) or self._site(request)
@@ -110,10 +114,10 @@ class Sessions:
         request.meta[SESSION] = name
         request.meta[CHOSEN] = request.meta.get("retry_times", 0)
 
-    def renew(self, request: Request) -> bool:
+    def renew(self, request: Request, pool: SessionPool) -> bool:
         """Put *request* into the session that stands in for a dropped one; True if so."""
-        pool, name = self.pool(request), request.meta.get(SESSION)
-        live = None if pool is None else pool.live(name)
+        name = request.meta.get(SESSION)
+        live = pool.live(name)
         if live is None or live == name:
             return False
         request.meta[SESSION] = live
@@ -136,7 +140,7 @@ class Sessions:
     def _site(self, request: Request) -> str:
         """Host and port that the spider asked; where redirected to, if only that has a rule."""
         url = original_url(request)
-        if self._rules.find(url, request.meta.get("acecaptcha")) is None:
+        if url is not request.url and self._rules.find(url, request.meta.get("acecaptcha")) is None:
             url = request.url
         return site_of(url).partition("://")[2]
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from scrapy_acecaptcha.crawl.session_pool import SessionPool
     from scrapy_acecaptcha.crawl.sessions import Key, Sessions
     from scrapy_acecaptcha.crawl.waiting import Waits
+    from scrapy_acecaptcha.rules import CaptchaRule
 
 logger = logging.getLogger(__name__)
 
@@ -131,10 +132,11 @@ class Traffic:
     async def hold(self, request: Request) -> Request | None:
         """Hold *request* while its session's gate is shut; a request to be made instead, if any."""
         was_filtered = self._redirects.arrived(request)
-        if self._sessions.rule(request) is not None:
+        rule = self._sessions.rule(request)
+        if rule is not None:
             try:
                 instead = await self._filtered(request) if was_filtered else None
-                instead = instead or await self._let_in(request)
+                instead = instead or await self._let_in(request, rule)
             except Stopped:
                 return again(request)
             if instead is not None:
@@ -156,20 +158,20 @@ class Traffic:
                 await self._check_pages.wait(page)
         return None if self._check_pages.state(page) == "captcha" else _to_be_filtered(request)
 
-    async def _let_in(self, request: Request) -> Request | None:
+    async def _let_in(self, request: Request, rule: CaptchaRule) -> Request | None:
         """Wait for a session that can take *request*; a request to be made instead, if any."""
         origin = origin_of(request)
-        if self._sessions.renew(request) and origin is not None:
+        pool = self._sessions.pool(request, rule)
+        if pool is not None and self._sessions.renew(request, pool) and origin is not None:
             return again(request)
-        pool = self._sessions.pool(request)
-        key = self._sessions.key(request)
+        key = self._sessions.key(request, rule)
         if key is not None and self._has_been_passed(key, origin):
             self._end_early(request)
             return again(request)
         if pool is not None and self._sessions.must_choose(request):
-            session = await self._enter_any(request, pool, key)
+            session = await self._enter_any(request, pool, key, rule)
         else:
-            session = None if key is None else await self._enter(request, key)
+            session = None if key is None else await self._enter(request, key, rule)
         if pool is not None and pool.use(request.meta[SESSION]):
             self._count("sessions")
         if session is None:
@@ -180,7 +182,7 @@ class Traffic:
         self._in[request] = session
         return None
 
-    async def _enter(self, request: Request, key: Key) -> Session:
+    async def _enter(self, request: Request, key: Key, rule: CaptchaRule) -> Session:
         """Let *request* into the session that it names."""
         session = self.gate.session(key)
         redirected = origin_of(request) is not None
@@ -194,7 +196,7 @@ class Traffic:
             self._count("held")
             self.gate.watch(session)
         turn = await session.enter(
-            self._takes_gate(request), self.beside(request), first=redirected
+            self._takes_gate(request, rule), self.beside(request), first=redirected
         )
         session = self.gate.session(key)  # idle ones have been forgotten
         if turn is not None:
@@ -202,7 +204,7 @@ class Traffic:
         return session
 
     async def _enter_any(
-        self, request: Request, pool: SessionPool, key: Key | None
+        self, request: Request, pool: SessionPool, key: Key | None, rule: CaptchaRule
     ) -> Session | None:
         """Let *request* into the session of the pool that can take it soonest."""
         if key is None:  # nobody waits for anybody
@@ -214,7 +216,9 @@ class Traffic:
             self._count("held")
             self.gate.watch(self.gate.session(key._replace(name=pool.names[0])))
 
-        session, turn = await line.enter(self._takes_gate(request), self.beside(request), waits)
+        session, turn = await line.enter(
+            self._takes_gate(request, rule), self.beside(request), waits
+        )
         self._sessions.choose(request, session.key.name)
         if turn is not None:
             session.take_early(request, turn)
@@ -234,10 +238,10 @@ class Traffic:
             line = self._lines[pool, key.site] = SharedLine(self._waits, sessions, self._width)
         return line
 
-    def _takes_gate(self, request: Request) -> TakesGate:
+    def _takes_gate(self, request: Request, rule: CaptchaRule) -> TakesGate:
         """Whether *request* will meet a captcha, so that it takes the gate before its download."""
-        rule, origin = self._sessions.rule(request), origin_of(request)
-        if rule is None or is_for_browser(request):
+        origin = origin_of(request)
+        if is_for_browser(request):
             return never
         if origin is not None:
             return lambda session: self._is_likely_captcha(request, origin, session.key)
@@ -271,14 +275,20 @@ class Traffic:
             session.request_started(request)
 
     def page_seen(
-        self, request: Request, response: Response, is_captcha: bool, early: Turn | None
+        self,
+        request: Request,
+        response: Response,
+        rule: CaptchaRule,
+        *,
+        is_captcha: bool,
+        early: Turn | None,
     ) -> Request | None:
         """Note whether a page under a rule shows a captcha, though its session was let through.
 
         Return a request to be made instead, if any.
         """
-        key, rule = self._sessions.key(request), self._sessions.rule(request)
-        if key is not None and rule is not None:
+        key = self._sessions.key(request, rule)
+        if key is not None:
             session = self.gate.session(key)
             if not is_captcha:
                 session.allowance.page_came(alone=early is not None)
@@ -292,6 +302,11 @@ class Traffic:
         if origin is not None and (is_captcha or is_looker):
             self._seen(request, origin, captcha=is_captcha)
         return _to_be_filtered(request) if is_looker else None
+
+    def was_solved(self, request: Request) -> bool:
+        """Whether a captcha was solved in the session of *request*."""
+        key = self._sessions.key(request)
+        return self.gate.solved_since(key, 0)
 
     def passed(self, request: Request) -> None:
         """The captcha that *request* brought was dealt with.
@@ -307,7 +322,7 @@ class Traffic:
 
     def end_turn(self, request: Request, turn: Turn | None) -> None:
         """Let the next one of the session of *request* have its turn, unless it has it."""
-        key = self._sessions.key(request)
+        key = None if turn is None else self._sessions.key(request)
         if turn is not None and key is not None:
             self.gate.session(key).end(turn)
 
