@@ -170,6 +170,8 @@ class Sight:
         last = None
         while True:
             look: Look | None = yield self.look(verdict=optional)
+            if optional and look is not None and look.success:
+                return None  # no page on which it shows is a captcha's
             if look is not None and look.image is not None and look.image.ready:
                 still.see(look, last)
                 self._is_restless = self._is_restless or still.is_restless

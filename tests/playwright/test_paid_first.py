@@ -151,6 +151,25 @@ def test_what_comes_late_is_waited_for(visit: Any, lab: Any, lab_api: Any, what:
     assert (text, result.attempts, len(lab_api.calls)) == ("Record 1", 1, 1)
 
 
+def test_boxes_are_emptied_before_the_next_answer(visit: Any, lab: Any, lab_api: Any) -> None:
+    """A page that a script sends and that does not move from box to box by itself."""
+    lab.page = (
+        IMAGE
+        + "<input class=box maxlength=1>" * 5
+        + """<button>Go</button><script>
+        document.querySelector("button").onclick = async () => {
+            const code = [...document.querySelectorAll(".box")].map(box => box.value).join("");
+            const answer = await (await fetch("/check?code=" + code)).json();
+            if (answer.ok) document.body.innerHTML = "Record 1";
+            else document.querySelector("#captcha").src = "/captcha.png?2";
+        }</script>"""
+    )
+    lab_api.script.append("XXXXX")
+    result, text = visit(input=".box", submit="button")
+    assert (text, result.attempts) == ("Record 1", 2)
+    assert [sent["code"] for sent in lab.sent] == [["XXXXX"], [result.answer]]
+
+
 def test_locators_of_the_user(browser: Any, lab: Any, client: Any) -> None:
     lab.page = "<iframe src=/frame></iframe>"
     lab.frame = form(f"{IMAGE}<label>Letters <input name=code></label><button>Go</button>")

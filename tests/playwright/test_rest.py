@@ -64,3 +64,11 @@ def test_what_never_ends_is_not_waited_for(visit: Any, lab: Any, lab_api: Any, w
     )
     lab.hold.set()
     assert (result, text) == (None, "Record 1")
+
+
+def test_a_page_that_shows_success_is_no_captcha_page(visit: Any, lab: Any, lab_api: Any) -> None:
+    """Result pages may show the captcha again, for the next query."""
+    lab.page = f"<p id=result>Record 1</p>{form()}"
+    result, _ = visit(optional=True, success="#result")
+    assert result is None
+    assert not lab_api.calls

@@ -9,8 +9,8 @@ import pytest
 
 from scrapy_acecaptcha import CaptchaNotFound, CaptchaUnsolved
 from scrapy_acecaptcha.flow import Steps
-from scrapy_acecaptcha.playwright import solve_captcha, watch_captchas
-from tests.browsers import both_apis, on_page
+from scrapy_acecaptcha.playwright import solve_captcha
+from tests.browsers import on_page
 from tests.lab import IMAGE, REST, Lab, form
 from tests.playwright.conftest import RULE
 
@@ -119,31 +119,6 @@ def test_a_tab_that_the_form_opens(browser: Any, lab: Any, lab_api: Any, client:
         return result.attempts, (yield result.page.title()), result.page is page
 
     assert on_page(browser, body) == (2, "Record", False)
-
-
-@both_apis
-def test_a_captcha_in_front_of_an_action(browser: Any, lab: Any, client: Any) -> None:
-    lab.page = (
-        """<button id=next onclick="document.title = 'Next'">Next</button>
-    <div style="position: fixed; inset: 0; background: #fff"
-        ><form onsubmit="event.preventDefault(); fetch('/check?code=' + this.code.value)
-            .then(reply => reply.json()).then(answer => answer.ok && this.parentNode.remove())">
-    """
-        + IMAGE
-        + REST
-        + "</form></div>"
-    )
-
-    def body(page: Any) -> Steps[Any]:
-        watch = watch_captchas(page.context, RULE, client=client)
-        if browser.is_async:
-            watch = yield watch
-        yield page.goto(lab.url)
-        yield page.locator("#next").click(timeout=9000)
-        yield watch.stop()
-        return (yield page.title()), len(watch.results), watch.error
-
-    assert on_page(browser, body) == ("Next", 1, None)
 
 
 # Where the user is afterwards
