@@ -83,7 +83,8 @@ def _is_other(element: Any) -> bool:
         return True
     script, style = attributes(element, "onclick", "style")
     is_hidden = re.search(r"display\s*:\s*none", style) is not None
-    return is_hidden or loads_another(script[:MAX_SCRIPT])
+    leads_away = re.search(r"location(?:\.href)?\s*=|history\.", script) is not None
+    return is_hidden or leads_away or loads_another(script[:MAX_SCRIPT])
 
 
 def _said(element: Any) -> str:

@@ -183,11 +183,10 @@ class Scoring:
                 yield Evidence("changing address", "its address has a number as if by chance")
 
     def _of_refresh(self, picture: Picture) -> Iterator[Evidence]:
-        onclick = attributes(picture.element, "onclick")[0]
         if said := offers_another(" | ".join(picture.description)):
             kind = "description offers another"
             yield Evidence(kind, f"its description offers another one: {said!r}")
-        elif loads_another(onclick):
+        elif _reloads(picture):
             yield Evidence("click loads another", "a click loads another one")
         for button in self._buttons_near(picture.mark):
             if offer := self._offer_of(button):
@@ -260,7 +259,7 @@ class Scoring:
     def _is_labelled(self, field: Mark) -> bool:
         """Whether the page asks beside *field*, in words, for a captcha."""
         asked = self._fields.asked(field)
-        return asked is not None and asked.kind in ("text: captcha", "text: read an image")
+        return asked is not None and asked.kind != "text: security code"
 
     def _of_text(self, picture: Picture, field: Mark) -> Iterator[Evidence]:
         document, mark = self._document, picture.mark
@@ -272,9 +271,9 @@ class Scoring:
         )
         if asked:
             yield Evidence(asked.kind, f"the text beside it says {asked.words!r}")
-        if not between(mark, field) and picture.is_script_made and self._is_labelled(field):
+        if not between(mark, field) and _is_made(picture) and self._is_labelled(field):
             yield Evidence("labelled field", "a script makes it, and its field asks for a captcha")
-        if picture.is_named or self._is_sure(field):
+        if picture.is_named or self._is_sure(field) or _reloads(picture):
             return
         if sent := was_sent(document.around(field)) or was_sent(document.around(mark)):
             yield Evidence("code that was sent", f"the code comes by another way: {sent!r}")
@@ -306,6 +305,20 @@ def _of_size(picture: Picture) -> Iterator[Evidence]:
         yield Evidence("square", f"it is a square of {size}")
     elif 40 < width <= 350 and 16 < height <= 130 and width >= 1.4 * height:
         yield Evidence("captcha's size", f"it has a captcha's size, {size}")
+
+
+def _is_made(picture: Picture) -> bool:
+    """Whether a script makes the image, on the server or in the page."""
+    return picture.is_script_made or picture.is_data or not (picture.address or _is_svg(picture))
+
+
+def _is_svg(picture: Picture) -> bool:
+    return picture.element.tag == "svg"
+
+
+def _reloads(picture: Picture) -> bool:
+    """Whether a click on the picture loads another one."""
+    return loads_another(attributes(picture.element, "onclick")[0])
 
 
 def _offer_of(element: Any) -> tuple[str, str] | None:

@@ -112,7 +112,8 @@ _LIKELY_NAME = re.compile(
     rf"\b(?:check|auth(?:en\w{{0,10}})?|rand(?:om)?|rnd|ident\w{{0,10}}) ?{_THING}|"
     rf"\b{_PICTURE} ?(?:code|verif\w{{0,10}}|valid\w{{0,8}}|check|confirm|rand)|"
     rf"\bcode ?(?:{_PICTURE}|num)|mode confirm|anti ?(?:spam|bot|robot)|visual ?(?:conf|verif)|"
-    r"human ?(?:verify|check)|\b(?:image|img) ?reg\b|num ?gen\b|jpeg image|sticky ?img"
+    r"human ?(?:verify|check)|\b(?:image|img) ?reg\b|num ?gen\b|jpeg image|sticky ?img|"
+    r"\bsec ?(?:img|image|pic)"
 )
 _HINT_NAME = re.compile(
     r"verif|confirm|valid|\bcode\b|\bi ?code\b|\brand|\bauth\b|\bcheck|secur|spam|robot|guvenlik|"
@@ -299,7 +300,7 @@ _REFRESH_TEXT = re.compile(
     r"看不清|看不見|看不见|换一|換一|刷新|更换|更換|重新产生|重新產生|重新整理|换张|下一张"
 )
 _REFRESH_CODE = re.compile(
-    r"\.src\s*=|refresh|reload|regenerat|random|gettime|change|chg|draw|update\w*code|new\w*image|"
+    r"\.src\s*\+?=|refresh|reload|regenerat|random|gettime|change|chg|draw|update\w*code|new\w*image|"
     r"new\w*code|recarg|refresc|atualiz|yenile|get\w*code|cambia",
     re.IGNORECASE,
 )

@@ -301,6 +301,17 @@ def test_without_scripts_no_button_is_pressed_that_needs_them() -> None:
     assert rule.submit == "text=Go"
 
 
+@pytest.mark.parametrize(
+    "image", ["<img src=/show?a>", "<img src='' onclick=\"this.src+=''\">", "<img id=pic>"]
+)
+@pytest.mark.parametrize("asks", ["Captcha:", "验证码:", "Text in the image:"])
+def test_a_picture_that_a_script_makes_beside_a_field_for_a_captcha(image: str, asks: str) -> None:
+    page = Selector(f"<form><input name=user><p>{asks} <input name=x>{image}</form>")
+    assert resolve(AUTO, page, browser=True) is not None
+    other = Selector(f"<form><input name=user><p>{asks} <input name=x><img src=a.png></form>")
+    assert resolve(AUTO, other, browser=True) is None
+
+
 def test_a_password_field_may_take_an_answer_only_if_it_says_so() -> None:
     login = "<form><input type=password name={}>" + CAPTCHA.replace("name=captcha", "type=hidden")
     for name, expected in (("pass", None), ("captcha", "input[name=captcha]")):
