@@ -313,7 +313,7 @@ def _is_made(picture: Picture) -> bool:
 
 
 def _is_svg(picture: Picture) -> bool:
-    return picture.element.tag == "svg"
+    return bool(picture.element.tag == "svg")
 
 
 def _reloads(picture: Picture) -> bool:
