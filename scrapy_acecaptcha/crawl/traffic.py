@@ -149,6 +149,8 @@ class Traffic:
     async def _filtered(self, request: Request) -> Request | None:
         """A request that the duplicate filter is to drop after all; None if it goes on."""
         page = self._page(request)
+        # If it was brought back before the crawl was stopped, nobody has seen its page in this run.
+        self._check_pages.scheduled(page, redirected=True)
         while self._check_pages.state(page) == "unknown":
             seeking = self._seeking.get(page)
             if seeking is None or seeking not in self._crawler.engine.downloader.active:
@@ -298,7 +300,9 @@ class Traffic:
                 # Those of one wall are not counted: they come while its captcha is being solved.
                 self.each_time.seen(request, rule, captcha=True)
         origin = origin_of(request)
-        is_looker = not is_captcha and request in self._lookers
+        # What RetryMiddleware asks for again says nothing of what its page shows.
+        is_error = response.status >= HTTP_ERRORS
+        is_looker = not is_captcha and not is_error and request in self._lookers
         if origin is not None and (is_captcha or is_looker):
             self._seen(request, origin, captcha=is_captcha)
         return _to_be_filtered(request) if is_looker else None

@@ -364,32 +364,3 @@ async def test_a_rules_budget_is_for_all_its_ports(
     crawl = await run_crawl(start, {**config, "ACECAPTCHA_JOURNAL": str(tmp_path / "j.db")})
     assert len(api.calls) == len(crawl.records) == 3
     assert all(isinstance(error, CaptchaUnsolved) for error in crawl.errors)
-
-
-@ensureDeferred
-async def test_a_journal_that_cannot_be_written_loses_nothing(
-    site: CaptchaSite, api: ApiStub, settings: Any, tmp_path: Path
-) -> None:
-    """What waits for a captcha goes back to the scheduler, and the resumed crawl has all of it."""
-    journal = tmp_path / "journal.db"
-    config = settings(
-        "inplace",
-        ACECAPTCHA_JOURNAL=str(journal),
-        JOBDIR=str(tmp_path / "job"),
-        CONCURRENT_REQUESTS=8,
-    )
-
-    def fail(text: bytes) -> str:
-        with sqlite3.connect(journal) as db:
-            db.execute("ALTER TABLE calls RENAME TO elsewhere")
-        return site.answers(text) or ""
-
-    api.script += [site.answers, site.answers, fail]
-    first = await run_crawl(sessions(site, 20), config)
-    assert first.reason == "acecaptcha_journal_failed"
-    assert first.errors == []
-    with sqlite3.connect(journal) as db:
-        db.execute("ALTER TABLE elsewhere RENAME TO calls")
-    second = await run_crawl([], config)
-    assert second.reason == "finished"
-    assert sorted(first.records + second.records) == sorted(ALL_100[:20])

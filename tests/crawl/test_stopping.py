@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import flask
 import pytest
 from pytest_twisted import ensureDeferred
+from scrapy import Request, signals
 from scrapy.utils.defer import deferred_from_coro
 from twisted.internet import reactor
 
@@ -101,6 +103,42 @@ async def test_a_site_that_hangs_does_not_keep_a_crawl_from_stopping(
     hanging.end()
     resumed = await run_crawl([], config)
     assert resumed.errors == []
+    assert sorted(stopped.records + resumed.records) == sorted(RECORDS)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+@ensureDeferred
+async def test_a_redirect_that_was_brought_back_is_kept(
+    site: CaptchaSite, settings: Any, k: int, tmp_path: Path
+) -> None:
+    """The duplicate filter drops what leads to a captcha again, and the crawl stops just then."""
+    site.every_k = k
+    config = settings("redirect_again", JOBDIR=str(tmp_path), CONCURRENT_REQUESTS=8)
+    dropped: list[Request] = []
+    crawlers: list[Any] = []
+
+    def stop(request: Request) -> None:
+        dropped.append(request)
+        if len(dropped) == 1:
+            deferred_from_coro(crawlers[0].stop_async())
+
+    def prepare(crawler: Any) -> None:
+        crawlers.append(crawler)
+        crawler.signals.connect(stop, signals.request_dropped)
+
+    start = [f"{site.url}/redirect_again/?n=20"]
+    stopped = await run_crawl(start, config, prepare=prepare)
+    assert stopped.reason == "shutdown"
+    assert "/check?" in dropped[0].url
+    answered: list[Seen] = []
+
+    def fail_once(seen: Seen) -> None:
+        if not answered and seen.path.endswith("/check"):
+            answered.append(seen)
+            flask.abort(503)
+
+    site.on_request = fail_once
+    resumed = await run_crawl([], config)
     assert sorted(stopped.records + resumed.records) == sorted(RECORDS)
 
 
