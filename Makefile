@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Files are not cut among the cores in advance: whoever is done takes work from the others.
-PARALLEL := -n auto --dist worksteal
+# One worker more than cores, as tests wait for sites and processes; who is done takes from others.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
+PARALLEL = -n $(WORKERS) --dist worksteal
 
 .PHONY: soak demo test test-fast coverage test-oldest lint format bench docs clean
 
