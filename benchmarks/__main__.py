@@ -37,6 +37,9 @@ The blocking middleware is `blocking.py`, the clients of other services are as p
 configured as by default, at a stub of their own protocol (`services.py`); CapSolver's answers
 images in the first reply, the others are polled.
 
+Longer queues: `python -m benchmarks --queue 1000 10000 100000`, which takes some minutes. They are
+compared by the crawl's own CPU time.
+
 Memory is measured on Twisted's epoll reactor, in a crawl that asks for a page whenever it has one,
 so that no queue shrinks meanwhile. On the asyncio reactor a crawl grows by 0.7 kB per download with
 the add-on and without: Twisted keeps the timeouts that Scrapy has cancelled.

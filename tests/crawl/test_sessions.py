@@ -16,6 +16,8 @@ from scrapy.http import Response
 from twisted.internet.threads import deferToThread
 
 from scrapy_acecaptcha import RuleError
+from scrapy_acecaptcha.crawl.sessions import Sessions
+from scrapy_acecaptcha.rule_book import RuleBook
 from tests.crawling import CollectingSpider, Crawl, run_crawl
 from tests.site import CaptchaSite, Scenario
 from tests.site.forms import QueryGet, Ticket
@@ -516,3 +518,20 @@ async def test_captchas_bound_to_no_session_are_told_of_once(
     hints = [r.getMessage() for r in caplog.records if '"session": False' in r.getMessage()]
     assert len(hints) == bool(told)
     assert told in "".join(hints)
+
+
+# In a browser
+
+
+def test_browser_contexts_are_not_spread_and_one_warning_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sessions = Sessions(
+        RuleBook({"example.org": {"image": "img", "sessions": 2}}), has_cookies=True
+    )
+    for i in range(2):
+        request = Request(f"http://example.org/{i}", meta={"playwright": True})
+        assert sessions.pool(request) is None
+    (warning,) = caplog.records
+    assert "example.org" in warning.getMessage()
+    assert "playwright_context" in warning.getMessage()
