@@ -7,13 +7,14 @@ answer may be a page that comes only once.
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from playwright.sync_api import Error as PlaywrightError
 
-from scrapy_acecaptcha.flow import Steps
+from scrapy_acecaptcha.flow import Steps, drive, drive_async
 from scrapy_acecaptcha.hosts import host_of, same_page
 from scrapy_acecaptcha.page.page_text import sounds_refused
 from scrapy_acecaptcha.playwright.answer import Answer
@@ -37,7 +38,8 @@ from scrapy_acecaptcha.verdict import (
 if TYPE_CHECKING:
     from scrapy_acecaptcha.playwright.challenge import PageChallenge
 
-OPENING_MS = 2000.0  # for a tab that is opened to begin loading
+OPENING_MS = 2000.0  # for a tab to be opened
+_PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAAAAAAALAAAAAABAAEAAAIBRAA7")
 
 # What is known of the answers to a rule's form, by browser context.
 _HABITS: WeakKeyDictionary[Any, dict[Any, Habit]] = WeakKeyDictionary()
@@ -128,19 +130,18 @@ class Judgement:
         return verdict
 
     def _original(self) -> Steps[tuple[Seen, str]]:
-        """What was asked for, loaded in a tab of its own, and its text."""
+        """What was asked for, loaded in a tab of its own but for its images, and its text."""
         challenge, observer = self._challenge, self._challenge.observer
         observer.popup = None
         try:
-            yield challenge.page.evaluate("url => { window.open(url) }", self._asked_for)
+            yield challenge.page.evaluate("() => { window.open('about:blank') }")
             give_up = deadline(OPENING_MS)
             while observer.popup is None and not has_passed(give_up):
                 yield challenge.sight.pause()
             if observer.popup is None:
                 return NOTHING, ""
-            yield observer.popup.wait_for_url(
-                lambda url: url.startswith("http"), timeout=challenge.sight.timeout
-            )
+            yield observer.popup.route("**/*", self._answer_request)
+            yield observer.popup.goto(self._asked_for, timeout=challenge.sight.timeout)
             seen: tuple[Seen, str] = yield self._seen_in(observer.popup)
             return seen
         except PlaywrightError:
@@ -149,6 +150,10 @@ class Judgement:
             if observer.popup is not None:
                 yield observer.popup.close()
                 observer.popup = observer.download = None
+
+    def _answer_request(self, route: Any) -> Any:
+        steps = _spare_images(route)
+        return drive_async(steps) if self._challenge.is_async else drive(steps)
 
     def _seen_in(self, tab: Any) -> Steps[tuple[Seen, str]]:
         rule = self._challenge.rule
@@ -182,6 +187,14 @@ class Judgement:
 def _address(url: str) -> str:
     """*url* without the part that names a place on its page."""
     return url.partition("#")[0]
+
+
+def _spare_images(route: Any) -> Steps[None]:
+    """Answer requests for images ourselves: a captcha that is drawn again may spoil another one."""
+    if route.request.resource_type == "image":
+        yield route.fulfill(body=_PIXEL, content_type="image/gif")
+    else:
+        yield route.fallback()
 
 
 def _visible_text(page: Any) -> Steps[str]:

@@ -10,7 +10,7 @@ import pytest
 from scrapy_acecaptcha import CaptchaNotFound, CaptchaUnsolved
 from scrapy_acecaptcha.flow import Steps
 from scrapy_acecaptcha.playwright import solve_captcha
-from tests.browsers import on_page
+from tests.browsers import both_apis, on_page
 from tests.lab import IMAGE, REST, Lab, form
 from tests.playwright.conftest import RULE
 
@@ -149,6 +149,7 @@ def test_a_thank_you_page_is_left_for_what_was_asked_for(
     assert len(lab_api.calls) == len(lab.sent) == 2
 
 
+@both_apis
 def test_where_each_page_asks_for_a_captcha_the_answer_is_what_was_asked_for(
     browser: Any, lab: Lab, client: Any
 ) -> None:
@@ -158,9 +159,9 @@ def test_where_each_page_asks_for_a_captcha_the_answer_is_what_was_asked_for(
         for _ in range(2):
             yield page.goto(lab.url)
             yield solve_captcha(page, RULE, client=client)
-        return (yield page.title()), len(tabs), lab.loads
+        return (yield page.title()), len(tabs), lab.loads, len(lab.images)
 
-    assert on_page(browser, body) == ("Record", 1, 3)
+    assert on_page(browser, body) == ("Record", 1, 3, 2)
 
 
 def test_a_way_that_is_open_for_one_page_is_found_all_the_same(
