@@ -6,16 +6,19 @@ refresh.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import requests
 from protego import Protego
 from scrapy import Request
-from scrapy.exceptions import IgnoreRequest
+from scrapy.exceptions import DownloadConnectionRefusedError, IgnoreRequest
 from scrapy.http import HtmlResponse, Response
 from scrapy.responsetypes import responsetypes
 from scrapy.settings import default_settings
 from scrapy.utils.response import get_meta_refresh
+from urllib3.exceptions import NewConnectionError
 
 from scrapy_acecaptcha.crawl.inner_requests import INNER, check_target
 from scrapy_acecaptcha.errors import CaptchaNotFound
@@ -49,6 +52,7 @@ class HttpSession:
 
         :raises IgnoreRequest: robots.txt forbids it
         :raises requests.RequestException: no reply
+        :raises DownloadConnectionRefusedError: it did not even get to the site
         :raises CaptchaNotFound: redirects without end, or a page without end
         :raises CaptchaFormError: a challenge's request, or a redirect of it, must not go there
         """
@@ -60,9 +64,12 @@ class HttpSession:
             settings = self._session.merge_environment_settings(
                 prepared.url or request.url, {}, True, None, None
             )
-            with self._session.send(
-                prepared, timeout=TIMEOUT, allow_redirects=False, **settings
-            ) as reply:
+            with (
+                _connected(),
+                self._session.send(
+                    prepared, timeout=TIMEOUT, allow_redirects=False, **settings
+                ) as reply,
+            ):
                 if reply.next is None:
                     response = _as_scrapys(reply, request, limit)
                     refresh = _refresh(response)
@@ -92,6 +99,18 @@ class HttpSession:
         except requests.RequestException:
             return None  # as Scrapy does; if the site is down, the page tells
         return Protego.parse(reply.text) if reply.ok else None
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """Tell a request that did not get to the site as Scrapy does."""
+    try:
+        yield
+    except requests.ConnectionError as error:
+        reason = getattr(error.args[0] if error.args else None, "reason", None)
+        if isinstance(reason, NewConnectionError):  # refused, or a name without an address
+            raise DownloadConnectionRefusedError(str(reason)) from error
+        raise
 
 
 async def _check_target(request: Request, step: requests.PreparedRequest) -> None:

@@ -16,13 +16,15 @@ from scrapy import Request
 from scrapy.http import HtmlResponse, Response
 from scrapy.settings import Settings
 from scrapy.spidermiddlewares.referer import RefererMiddleware
-from scrapy.utils.response import get_base_url
 
 from scrapy_acecaptcha.cli.probe_browser import probe_in_browser
+from scrapy_acecaptcha.cli.probe_frames import find_in_page_or_frames
 from scrapy_acecaptcha.cli.probe_report import Report, StepFailed, step, tell_form, tell_rule
-from scrapy_acecaptcha.cli.probe_steps import found_rule, keep, read, welcome
+from scrapy_acecaptcha.cli.probe_steps import keep, read, welcome
+from scrapy_acecaptcha.cli.probe_verdict import rule_that_tells
 from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge
 from scrapy_acecaptcha.crawl.inner_requests import InnerRequests
+from scrapy_acecaptcha.crawl.pages import page_of
 from scrapy_acecaptcha.crawl.rule_health import AnswerWatch, RuleHealth
 from scrapy_acecaptcha.crawl.waiting import Waits
 from scrapy_acecaptcha.page.images import DEFAULT_MAX_BYTES
@@ -35,6 +37,7 @@ _SELECTORS = {
     "image": "the captcha's element; without it, it is looked for",
     "input": "the field for the answer",
     "form": "the form",
+    "frame": "the frame in which image and form stand",
     "button": "the button to press: the rule's `submit`",
     "success": "what shows that the answer was right; text=... for a piece of text",
     "failure": "what shows that it was wrong",
@@ -122,18 +125,19 @@ def _rule_fields(options: argparse.Namespace) -> dict[str, Any]:
 async def _probe(options: argparse.Namespace, fields: dict[str, Any], report: Report) -> None:
     with closing(welcome(options, report)) as visitor:
         request = Request(options.url)
+        requests = InnerRequests(visitor.download, lambda: _REFERER)
         with step("page"):
             page = await visitor.download(request)
-        html = _checked_page(page, report)
-        rule = found_rule(html.selector, get_base_url(html), fields, report)
+        _tell_page(page, report)
+        page.request = page.request or request
+        document, rule = await find_in_page_or_frames(requests, page, fields, report)
+        health = RuleHealth(urlsplit(options.url).netloc, rule, max_refused=0)
         challenge = ScrapyChallenge(
             request,
-            page,
+            document,
             rule,
-            requests=InnerRequests(visitor.download, lambda: _REFERER),
-            watch=AnswerWatch(
-                RuleHealth(urlsplit(options.url).netloc, rule, max_refused=0), Waits()
-            ),
+            requests=requests,
+            watch=AnswerWatch(health, Waits()),
             max_image_bytes=DEFAULT_MAX_BYTES,
         )
         with step("form"):
@@ -142,38 +146,49 @@ async def _probe(options: argparse.Namespace, fields: dict[str, Any], report: Re
             image = await challenge.image()
         keep(image, options, report)
         tell_rule(rule, page.url)
-        answer = read(image, rule, options, report)
+        answer = read(image, rule, page.url, options, report)
         with step("form"):
             form = challenge.form()
             tell_form(form, form.submission(answer or "ANSWER"), report)
         if options.submit:
-            await _submit(challenge, answer, report)
+            await _submit(challenge, health, answer, report)
 
 
 _REFERER = RefererMiddleware(Settings())  # as in a crawl with Scrapy's own settings
 
 
-def _checked_page(page: Response, report: Report) -> HtmlResponse:
+def _tell_page(page: Response, report: Report) -> None:
     about = f"{page.url}: HTTP {page.status}, {len(page.body):,} bytes"
-    if not isinstance(page, HtmlResponse):
+    html = page_of(page)
+    if html is None:
         kind = (page.headers.get("Content-Type") or b"of no type").decode("latin-1")
         raise StepFailed("page", f"{about}, not HTML but {kind}")
-    report.ok("page", f"{about} of HTML, {page.encoding}")
-    return page
+    report.ok("page", f"{about} of HTML, {html.encoding}")
 
 
-async def _submit(challenge: ScrapyChallenge, answer: str | None, report: Report) -> None:
+async def _submit(
+    challenge: ScrapyChallenge, health: RuleHealth, answer: str | None, report: Report
+) -> None:
     if answer is None:
         raise StepFailed("submit", "there is no answer to send")
     sent_from = challenge.page
     with step("submit"):
         await challenge.submit(answer)
         is_solved = await challenge.solved()
-    page = challenge.page
+    if is_solved is None:
+        why = challenge.why_unsent or "no reply"
+        raise StepFailed("submit", f"the answer was not sent: {why}")
     if is_solved:
-        report.ok("submit", f"the answer was taken; the spider gets {_described(page)}")
+        report.ok("submit", f"the answer was taken; the spider gets {_described(challenge.page)}")
     else:
         report.fail("submit", f"the answer {answer!r} was not taken at {sent_from.url}")
+    better = rule_that_tells(
+        challenge, health.rule, sent_from, health.habit(challenge.request.method)
+    )
+    if better is not None:
+        field = "failure" if better.failure else "success"
+        report.more(f"The image alone cannot tell whether an answer is right; `{field}` can:", 0)
+        tell_rule(better, challenge.request.url)
 
 
 def _described(page: Response) -> str:

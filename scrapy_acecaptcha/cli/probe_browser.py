@@ -18,7 +18,7 @@ from scrapy_acecaptcha.cli.probe_report import (
     tell_form,
     tell_rule,
 )
-from scrapy_acecaptcha.cli.probe_steps import client_of, found_rule, keep, may_read, read, welcome
+from scrapy_acecaptcha.cli.probe_steps import found_rule, keep, may_read, read, solver_of, welcome
 from scrapy_acecaptcha.detect.find import AUTO_CONFIDENCE, find_captchas
 from scrapy_acecaptcha.page.forms import Form
 from scrapy_acecaptcha.rules import CaptchaRule
@@ -88,7 +88,7 @@ def _probe_page(
     if options.submit:
         _solve_in_browser(page, rule, options, report)
         return
-    answer = read(image, rule, options, report)
+    answer = read(image, rule, page.url, options, report)
     with step("form"):
         html = page.content()
         form = Form(html, rule, url=page.url, base_url=page.url, encoding="utf-8")
@@ -113,10 +113,10 @@ def _solve_in_browser(
 ) -> None:
     from scrapy_acecaptcha.playwright import solve_captcha  # noqa: PLC0415 - an extra
 
-    client = client_of(report)
-    if client is None or not may_read(options, report):
+    solver = solver_of(report)
+    if solver is None or not may_read(options, report):
         raise StepFailed("submit", "there is no answer to send")
-    with client, step("submit"):
-        result = solve_captcha(page, dataclasses.replace(rule, max_attempts=1), client=client)
+    with solver, step("submit"):
+        result = solve_captcha(page, dataclasses.replace(rule, max_attempts=1), solver=solver)
     report.ok("read", repr(result.answer))
     report.ok("submit", f"the answer was taken; the page is {page.url}: {page.title()!r}")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from urllib.parse import parse_qsl, urlsplit
 
 import requests
-from scrapy.exceptions import IgnoreRequest
+from scrapy.exceptions import DownloadConnectionRefusedError, IgnoreRequest
 
 from scrapy_acecaptcha.detect.find import Candidate
 from scrapy_acecaptcha.errors import AceCaptchaError
@@ -58,11 +58,20 @@ class StepFailed(Exception):
         self.reason = reason
 
 
+_FAILURES = (
+    AceCaptchaError,
+    IgnoreRequest,
+    DownloadConnectionRefusedError,
+    requests.RequestException,
+    OSError,
+)
+
+
 @contextmanager
 def step(name: str) -> Iterator[None]:
     try:
         yield
-    except (AceCaptchaError, IgnoreRequest, requests.RequestException, OSError) as error:
+    except _FAILURES as error:
         raise StepFailed(name, error) from error
 
 

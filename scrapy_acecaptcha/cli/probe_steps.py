@@ -13,14 +13,21 @@ from parsel import Selector
 
 from scrapy_acecaptcha.cli.http_session import HttpSession
 from scrapy_acecaptcha.cli.probe_report import Report, StepFailed, step, tell_candidate
-from scrapy_acecaptcha.detect.find import AUTO_CONFIDENCE, find_captchas, find_widgets
+from scrapy_acecaptcha.detect.find import (
+    AUTO_CONFIDENCE,
+    Candidate,
+    find_captchas,
+    find_widgets,
+)
 from scrapy_acecaptcha.errors import RuleError, TokenMissing
 from scrapy_acecaptcha.page.images import image_format
-from scrapy_acecaptcha.recognition.client import AceCaptchaClient
+from scrapy_acecaptcha.page.page_text import PageText
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import select
+from scrapy_acecaptcha.solver import Solver
 
 SHOWN_CANDIDATES = 5
+SHELL_TEXT = 200  # characters; a page that shows fewer, and no field, waits for its scripts
 
 
 def welcome(options: argparse.Namespace, report: Report) -> HttpSession:
@@ -34,7 +41,10 @@ def welcome(options: argparse.Namespace, report: Report) -> HttpSession:
 def found_rule(
     page: Selector, base_url: str, fields: dict[str, Any], report: Report, *, browser: bool = False
 ) -> CaptchaRule:
-    """The rule for the page: as given, or with what detection finds."""
+    """The rule for the page: as given, or with what detection finds.
+
+    :raises StepFailed: there is no captcha
+    """
     if "image" in fields:
         rule = CaptchaRule.parse(fields)
         if not browser:
@@ -42,12 +52,12 @@ def found_rule(
         return rule
     for name, evidence in find_widgets(page):
         report.skip("widget", f"{name} is out of bounds ({evidence})")
-    try:
-        found = find_captchas(page, base_url, input=fields.get("input"), form=fields.get("form"))
-    except ValueError as error:
-        raise RuleError(str(error)) from None
+    found = candidates(page, base_url, fields)
     if not found:
-        raise StepFailed("found", "no captcha on this page; name it with --image, if there is one")
+        what = "no captcha on this page; name it with --image, if there is one"
+        if not browser and is_shell(page):
+            what = "this page is empty until its scripts have run: try --browser"
+        raise StepFailed("found", what)
     best = found[0]
     how_sure = (
         '"image": "auto" would trust it'
@@ -61,7 +71,25 @@ def found_rule(
         raise StepFailed(
             "image", "a script draws or loads it, so that only Playwright has it: try --browser"
         )
-    return CaptchaRule.parse({"image": best.image, "input": best.input, **fields})
+    submit = best.submit if browser or not best.submits_by_script else None
+    return CaptchaRule.parse({"image": best.image, "input": best.input, "submit": submit, **fields})
+
+
+def candidates(page: Selector, base_url: str, fields: dict[str, Any]) -> list[Candidate]:
+    """What detection finds on a page.
+
+    :raises RuleError: one of the selectors that were given is bad
+    """
+    try:
+        return find_captchas(page, base_url, input=fields.get("input"), form=fields.get("form"))
+    except ValueError as error:
+        raise RuleError(str(error)) from None
+
+
+def is_shell(page: Selector) -> bool:
+    """Whether a page shows next to nothing before its scripts have run."""
+    has_scripts = bool(page.css("script"))
+    return has_scripts and not page.css("input") and len(PageText(page.root).visible) < SHELL_TEXT
 
 
 def _check_image(page: Selector, rule: CaptchaRule, report: Report) -> None:
@@ -115,26 +143,28 @@ def may_read(options: argparse.Namespace, report: Report) -> bool:
     return False
 
 
-def client_of(report: Report) -> AceCaptchaClient | None:
+def solver_of(report: Report) -> Solver | None:
+    """What reads the image; None where there is no token."""
     try:
-        return AceCaptchaClient()
+        return Solver(name="probe", max_attempts=1)
     except TokenMissing as error:
         report.skip("read", " ".join(str(error).split()))
         return None
 
 
 def read(
-    image: bytes, rule: CaptchaRule, options: argparse.Namespace, report: Report
+    image: bytes, rule: CaptchaRule, url: str, options: argparse.Namespace, report: Report
 ) -> str | None:
     """The answer; None if nothing was read or it does not fit the rule."""
-    client = client_of(report)
-    if client is None or not may_read(options, report):
+    solver = solver_of(report)
+    if solver is None or not may_read(options, report):
         return None
-    with client, step("read"):
-        text = client.recognize(image)
+    with solver, step("read"):
+        text = solver.read(image, url=url)
     answer = rule.clean(text)
     if answer is None:
-        report.fail("read", f"{text!r} does not fit the rule, a crawl would get another image")
+        report.fail("read", f"{str(text)!r} does not fit the rule, a crawl would get another image")
     else:
-        report.ok("read", f"{answer!r}" + (f", made of {text!r}" if answer != text else ""))
+        made_of = f", made of {str(text)!r}" if answer != text else ""
+        report.ok("read", f"{answer!r}{made_of}")
     return answer

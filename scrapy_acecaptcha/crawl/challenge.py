@@ -78,6 +78,16 @@ class ScrapyChallenge(CrawlCaptcha):
         """Whether the page in hand shows a captcha."""
         return shows_captcha(self.page, self.rule)
 
+    @property
+    def answer_page(self) -> Response | None:
+        """What the form led to; None if nothing came."""
+        return self._answer_page
+
+    @property
+    def why_unsent(self) -> str:
+        """Why the newest answer did not reach the site; empty if it did."""
+        return self._unsent
+
     # The four methods of a challenge
 
     async def image(self) -> bytes:

@@ -27,11 +27,24 @@ async def enter_frame(requests: InnerRequests, page: Response, rule: CaptchaRule
     """
     if not rule.frame or (rule.success and matches(page, rule.success)):
         return page
+    document = await frame_document(requests, page, rule)
+    return document if document is not None and shows_captcha(document, rule) else page
+
+
+async def frame_document(
+    requests: InnerRequests, page: Response, rule: CaptchaRule
+) -> Response | None:
+    """Download the document in the rule's ``frame``; None if *page* has no such frame.
+
+    :param page: a response that has its request
+    :raises CaptchaFormError: it must not be downloaded, or is not there
+    :raises CaptchaUnsolved: its download was broken off; it may come another time
+    """
     document = page
-    for step in frame_steps(rule.frame):
+    for step in frame_steps(rule.frame or ""):
         url = _address(document, step)
         if url is None:
-            return page
+            return None
         try:
             document = await requests.frame(document, url, hosts=rule.hosts)
         except (Stopped, CaptchaError):
@@ -41,9 +54,9 @@ async def enter_frame(requests: InnerRequests, page: Response, rule: CaptchaRule
             raise kind(
                 f"The frame {url} could not be downloaded: {error or repr(error)}",
                 url=page.url,
-                selector=rule.frame,
+                selector=rule.frame or "",
             ) from error
-    return document if shows_captcha(document, rule) else page
+    return document
 
 
 def inside_frame(rule: CaptchaRule) -> CaptchaRule:

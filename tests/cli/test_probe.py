@@ -19,6 +19,7 @@ from scrapy_acecaptcha.page.images import image_format
 from scrapy_acecaptcha.rule_book import RuleBook
 from tests.crawling import TOKEN
 from tests.site import RULES, CaptchaSite
+from tests.site.drawing import Gallery
 from tests.site.server import Server
 from tests.stub import ApiStub
 
@@ -280,10 +281,26 @@ FORM = """<!DOCTYPE html><title>Check</title><form action="{action}" method="pos
 <img src="/captcha.png"><input name="captcha"><button>Go</button></form>"""
 
 
+GOOD_FORM = """<!DOCTYPE html><title>Check</title><form action="{}" method="post">
+<img src="/good.png?captcha"><input name="captcha"><button class=close>&times;</button>
+<button id=go>Go</button></form>"""
+PNG = Gallery().png("AB12")
+
+
 class SmallSite:
     """A site of a few pages, with a robots.txt."""
 
+    def check(self) -> str:
+        """What the form says to an answer: words, and no captcha."""
+        self.is_solved = request.values["captcha"] == "RIGHT"
+        return "<p>Thank you</p>" if self.is_solved else "<p>Wrong code</p><a href=/quiet>Back</a>"
+
+    def quiet(self) -> str:
+        """A form until it was solved."""
+        return "<h1>Record 1</h1>" if self.is_solved else GOOD_FORM.format("/check")
+
     def __init__(self) -> None:
+        self.is_solved = False
         self.seen: list[str] = []
         self.robots = "User-agent: *\nDisallow: /closed\n"
         self.image = b"<html>"
@@ -302,6 +319,14 @@ class SmallSite:
             "/go": lambda: redirect(f"http://localhost:{self.server.port}/elsewhere", 307),
             "/elsewhere": lambda: "Thank you",
             "/captcha.png": lambda: (self.image, {"Content-Type": "text/html"}),
+            "/good.png": lambda: (PNG, {"content-type": "image/png"}),
+            "/framed": lambda: "<p>A page</p><iframe src=/ad></iframe><iframe id=in src=/inside>",
+            "/ad": lambda: "<p>Buy</p>",
+            "/inside": lambda: GOOD_FORM.format("/check"),
+            "/shell": lambda: "<div id=app></div><script src=app.js></script>",
+            "/quiet": self.quiet,
+            "/check": self.check,
+            "/nowhere": lambda: GOOD_FORM.format("http://127.0.0.1:9/check"),
         }
         for path, view in pages.items():
             app.add_url_rule(path, path, view, methods=["GET", "POST"])
@@ -369,6 +394,60 @@ def test_pages_that_lead_nowhere(
     assert verdicts(out)[step] == "failed"
     assert reason in out
     assert ("reCAPTCHA is out of bounds" in out) is (path == "/widget")
+
+
+def test_looks_into_frames(
+    small_site: SmallSite, probe: Probe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert probe(f"{small_site.url}/framed") == 0
+    out = capsys.readouterr().out
+    assert verdicts(out)["frames"] == "ok"
+    (rule,) = printed_rules(out).values()
+    assert rule["frame"] == 'iframe[id="in"]'
+    assert rule["submit"] == "#go"
+    given = ["--frame", "#in", "--image", "img", "--input", "[name=captcha]"]
+    assert probe(f"{small_site.url}/framed", *given) == 0
+    assert probe(f"{small_site.url}/framed", "--frame", "#nix") == 1
+    assert "#nix" in capsys.readouterr().out
+
+
+def test_says_when_a_page_is_empty_without_its_scripts(
+    small_site: SmallSite, probe: Probe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert probe(f"{small_site.url}/shell") == 1
+    assert "empty until its scripts have run: try --browser" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "told"),
+    # An answer that leads to a page without a captcha, which stands there again afterwards, may be
+    # one to a form that asks for a captcha each time: the probe cannot tell, but what to look at.
+    [("RIGHT", 0, {"success": "text=thank you"}), ("NO", 0, {"failure": "text=wrong code"})],
+)
+def test_prints_what_tells_right_from_wrong_where_the_image_cannot(
+    small_site: SmallSite,
+    api: ApiStub,
+    probe: Probe,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    code: int,
+    told: dict[str, str],
+) -> None:
+    api.script.append(answer)
+    assert probe(f"{small_site.url}/quiet", "--submit", "--yes") == code
+    _, _, last = capsys.readouterr().out.rpartition("cannot tell")
+    (rule,) = printed_rules(last).values()
+    assert told.items() <= rule.items()
+
+
+def test_an_answer_that_reached_nobody_is_not_refused(
+    small_site: SmallSite, api: ApiStub, probe: Probe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.script.append("AB12")
+    assert probe(f"{small_site.url}/nowhere", "--submit", "--yes") == 1
+    out = capsys.readouterr().out
+    assert "was not sent" in out
+    assert "was not taken" not in out
 
 
 def test_nobody_listens(probe: Probe, capsys: pytest.CaptureFixture[str]) -> None:
