@@ -38,19 +38,18 @@ class CheckPages:
 
     # Scheduled, and dropped
 
-    def scheduled(self, page: int, *, redirected: bool) -> bool:
-        """*page* is scheduled; return whether it is for the first time in this run."""
-        is_first = page not in self._scheduled
-        self._scheduled.add(page)
-        if is_first and redirected:
+    def scheduled(self, page: int, *, redirected: bool) -> None:
+        """A request for *page* is scheduled, which the duplicate filter has to let through."""
+        if redirected and page not in self._scheduled:
             self._on_the_way[page] = []
-        return is_first
+        self._scheduled.add(page)
 
     def state(self, page: int) -> State:
         """What is known of a page to which a redirect leads."""
         if page in self._captchas:
             return "captcha"
-        return "unknown" if page in self._on_the_way else "clear"
+        is_known = page in self._scheduled and page not in self._on_the_way
+        return "clear" if is_known else "unknown"
 
     async def wait(self, page: int) -> None:
         """Wait until somebody has seen what *page* shows, or has gone without a word.
@@ -58,7 +57,7 @@ class CheckPages:
         :raises Stopped: the crawl is stopping
         """
         event: Deferred[None] = Deferred()
-        self._on_the_way[page].append(event)
+        self._on_the_way.setdefault(page, []).append(event)
         await self._waits.on(event)
 
     def wake(self) -> None:
@@ -77,6 +76,7 @@ class CheckPages:
         :param pages: the page, and the redirects on the way to it
         :param captcha: it shows a captcha
         """
+        self._scheduled.update(pages)
         for page in pages:
             if captcha:
                 self._captchas[page] = None

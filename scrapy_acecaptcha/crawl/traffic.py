@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 UNLIMITED = 1_000_000  # requests at a time
 HTTP_ERRORS = 400  # and above
+MOST_WAITS = 20  # for another request that is to tell what a page shows; one is a tick at most
 
 
 class Traffic:
@@ -68,8 +69,8 @@ class Traffic:
         self._in: dict[Request, Session] = {}  # of what the downloader is busy with
         self._redirects = Redirects(self._page)
         self._check_pages = CheckPages(waits)
-        self._unseen: Request | None = None  # just scheduled, as the first for its page in this run
         self._seeking: WeakValueDictionary[int, Request] = WeakValueDictionary()  # by their pages
+        self._queued: WeakSet[Request] = WeakSet()  # redirected, in the scheduler
         # What only finds out what a page shows: the duplicate filter has dropped it.
         self._lookers: WeakSet[Request] = WeakSet()
         self.gate = Gates(
@@ -88,13 +89,13 @@ class Traffic:
         if NOTE in request.meta or self._has_no_rule(request):
             return
         if not request.dont_filter:
-            is_first = self._check_pages.scheduled(
-                self._page(request), redirected=origin is not None
-            )
-            self._unseen = request if is_first else None
+            self._check_pages.scheduled(self._page(request), redirected=origin is not None)
         if origin is None:
             return
         self._redirects.note(request)
+        if before is not None:
+            self._queued.add(request)
+            self._seek(request)
         key = self._sessions.key(request)
         if key is not None:
             likely = self._is_likely_captcha(request, origin, key)
@@ -103,19 +104,24 @@ class Traffic:
     def request_dropped(self, request: Request, spider: Spider) -> None:
         """Bring back a request that was redirected to a captcha's page, as others were, too."""
         origin = origin_of(request)
+        self._queued.discard(request)
         if origin is None or self._has_no_rule(request):
             return
-        self._end_early(request)
-        if request.dont_filter:
-            return  # no filter has dropped it
         page = self._page(request)
         state = self._check_pages.state(page)
-        if page in origin.chain or (state == "clear" and request is not self._unseen):
+        if request.dont_filter or page in origin.chain or state == "clear":
+            # Dropped for good: by no filter, in a circle, or as the duplicate that it is.
             self._check_pages.seen(list(origin.chain), request.url, captcha=False)
+            self._end_early(request)
             return
         back = self._redirects.brought_back(request, filtered=state == "unknown")
         if state == "unknown":
             back.priority = origin.priority  # behind the one that will tell
+            self._end_early(request)
+            self._queued.add(back)
+            self._seek(back)
+        elif (key := self._sessions.key(request)) is not None:
+            self.gate.session(key).expect(back, request, captcha=False)
         self._crawler.engine.crawl(back)
 
     def page_delivered(self, response: Response, request: Request, spider: Spider) -> None:
@@ -132,33 +138,37 @@ class Traffic:
     async def hold(self, request: Request) -> Request | None:
         """Hold *request* while its session's gate is shut; a request to be made instead, if any."""
         was_filtered = self._redirects.arrived(request)
+        self._queued.discard(request)
         rule = self._sessions.rule(request)
         if rule is not None:
             try:
                 instead = await self._filtered(request) if was_filtered else None
+                self._seek(request)
                 instead = instead or await self._let_in(request, rule)
             except Stopped:
                 return again(request)
             if instead is not None:
                 return instead
-            if origin_of(request) is not None:
-                self._seeking[self._page(request)] = request
         self._redirects.sent(request, self.gate.solves)
         return None
 
     async def _filtered(self, request: Request) -> Request | None:
         """A request that the duplicate filter is to drop after all; None if it goes on."""
         page = self._page(request)
-        # If it was brought back before the crawl was stopped, nobody has seen its page in this run.
-        self._check_pages.scheduled(page, redirected=True)
+        waits = 0
         while self._check_pages.state(page) == "unknown":
-            seeking = self._seeking.get(page)
-            if seeking is None or seeking not in self._crawler.engine.downloader.active:
+            if waits == MOST_WAITS or not self._is_sought(page, by_other_than=request):
                 self._lookers.add(request)
                 return None
+            waits += 1
             with beside_the_limit(self._crawler.engine, request):
                 await self._check_pages.wait(page)
-        return None if self._check_pages.state(page) == "captcha" else _to_be_filtered(request)
+        if self._check_pages.state(page) == "captcha":
+            return None
+        origin = origin_of(request)
+        if origin is not None:
+            self._seen(request, origin, captcha=False)
+        return _to_be_filtered(request)
 
     async def _let_in(self, request: Request, rule: CaptchaRule) -> Request | None:
         """Wait for a session that can take *request*; a request to be made instead, if any."""
@@ -382,6 +392,20 @@ class Traffic:
         return self._sessions.is_dropped(request)
 
     # Helpers
+
+    def _seek(self, request: Request) -> None:
+        """Note that a redirected *request* is on its way to show what its pages are."""
+        origin = origin_of(request)
+        if origin is not None:
+            for page in (*origin.chain, self._page(request)):
+                if not self._is_sought(page):
+                    self._seeking[page] = request
+
+    def _is_sought(self, page: int, by_other_than: Request | None = None) -> bool:
+        request = self._seeking.get(page)
+        if request is None or request is by_other_than:
+            return False
+        return request in self._queued or request in self._crawler.engine.downloader.active
 
     def _seen(self, request: Request, origin: Origin, *, captcha: bool) -> None:
         pages = [*origin.chain, self._page(request)]
