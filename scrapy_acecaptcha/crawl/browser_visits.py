@@ -119,7 +119,7 @@ class BrowserVisits:
         if rule is not None:
             self._healths.page_seen(request.url, rule, response, visit.captcha is not None)
         if visit.captcha is not None:
-            self._traffic.passed(request)
+            self._traffic.detours.passed(request)
             visit.captcha.page = visit.response(response)
             return hand_over(visit.captcha, visit.result)
         if visit.was_clear and rule is not None and shows_captcha(response, rule):

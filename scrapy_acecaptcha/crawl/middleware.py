@@ -104,9 +104,9 @@ class AceCaptchaMiddleware(SolverOwner):
         for method, signal in (
             (middleware.spider_opened, signals.spider_opened),
             (middleware.spider_closed, signals.spider_closed),
-            (middleware._traffic.request_scheduled, signals.request_scheduled),
-            (middleware._traffic.request_dropped, signals.request_dropped),
-            (middleware._traffic.page_delivered, signals.response_received),
+            (middleware._traffic.detours.request_scheduled, signals.request_scheduled),
+            (middleware._traffic.detours.request_dropped, signals.request_dropped),
+            (middleware._traffic.detours.page_delivered, signals.response_received),
         ):
             crawler.signals.connect(method, signal=signal)
         return middleware
@@ -227,7 +227,7 @@ class AceCaptchaMiddleware(SolverOwner):
         except (Stopped, AceCaptchaError) as error:
             return self._failure.request_after(challenge.request, error, sent=request)
         finally:
-            self._traffic.passed(request)
+            self._traffic.detours.passed(request)
 
     def _tell_of_login(self, response: Response, rule: CaptchaRule) -> None:
         logger.info(
