@@ -175,8 +175,12 @@ class SoakSpider(Spider):
 
     def parse_listing(self, response: ScrapyResponse) -> Any:
         for i, link in enumerate(response.css("a.record::attr(href)").getall()):
-            rule = RULES.get(link.split("/")[1], {}) if "nocaptcha" not in link else False
-            meta = {"cookiejar": i % SESSIONS, "acecaptcha": rule}
+            wall = link.split("/")[1]
+            meta: dict[str, Any] = {}
+            if wall in WALLS:
+                meta["acecaptcha"] = {**RULES[wall], "sessions": SESSIONS}
+            if wall == WALLS[0]:  # the spider's own sessions; those of the others are ours
+                meta["cookiejar"] = i % SESSIONS
             yield response.follow(link, self.parse_record, errback=self.fail, meta=meta)
 
     def parse_record(self, response: ScrapyResponse) -> None:
