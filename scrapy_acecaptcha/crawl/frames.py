@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from html import escape
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from scrapy.http import Response
+from scrapy.http import HtmlResponse, Response
 from scrapy.utils.response import get_base_url
 
 from scrapy_acecaptcha.crawl.captcha_page import shows_captcha
 from scrapy_acecaptcha.crawl.evidence import matches
-from scrapy_acecaptcha.crawl.inner_requests import InnerRequests, is_passing
+from scrapy_acecaptcha.crawl.inner_requests import InnerRequests, as_frame, is_passing
 from scrapy_acecaptcha.crawl.pages import page_of
 from scrapy_acecaptcha.crawl.waiting import Stopped
 from scrapy_acecaptcha.errors import CaptchaError, CaptchaFormError, CaptchaUnsolved
@@ -42,7 +44,13 @@ async def frame_document(
     """
     document = page
     for step in frame_steps(rule.frame or ""):
-        url = _address(document, step)
+        frame = _frame(document, step)
+        if frame is None:
+            return None
+        if frame.get("srcdoc") is not None:  # goes before src
+            document = _written_out(document, frame.get("srcdoc"))
+            continue
+        url = _address(document, frame)
         if url is None:
             return None
         try:
@@ -68,14 +76,36 @@ def inside_frame(rule: CaptchaRule) -> CaptchaRule:
     return dataclasses.replace(rule, after="return", success=None) if rule.frame else rule
 
 
-def _address(document: Response, step: str) -> str | None:
+def _frame(document: Response, step: str) -> Any:
+    """The element that *step* names; None if there is none."""
     view = page_of(document)
     found = [] if view is None else select(view.selector, step, limit=1)
-    source = found[0].root.get("src", "").strip() if found else ""
-    if not source or view is None:
+    return found[0].root if found else None
+
+
+def _written_out(document: Response, source: str) -> HtmlResponse:
+    """The document of a frame whose page has it in an attribute; its addresses are the page's."""
+    base = f'<base href="{escape(_base_url(document))}">'
+    return HtmlResponse(
+        document.url,
+        body=(base + source).encode("utf-8", "replace"),
+        encoding="utf-8",
+        request=as_frame(document),
+        ip_address=document.ip_address,
+    )
+
+
+def _base_url(document: Response) -> str:
+    view = page_of(document)
+    return document.url if view is None else get_base_url(view)
+
+
+def _address(document: Response, frame: Any) -> str | None:
+    source = frame.get("src", "").strip()
+    if not source:
         return None
     try:
-        url = urljoin(get_base_url(view), source)
+        url = urljoin(_base_url(document), source)
         return url if urlsplit(url).scheme in ("http", "https") else None
     except ValueError:  # such as http://[
         return None

@@ -209,6 +209,12 @@ def _passing() -> tuple[type[Exception], ...]:
     return tuple(map(load_object, kinds))
 
 
+def as_frame(page: Response) -> Request:
+    """The request of *page*, as that of a frame whose document stands in the page itself."""
+    assert page.request is not None
+    return page.request.replace(meta={**page.request.meta, INNER: {_FRAME: True}})
+
+
 def is_frame(response: Response) -> bool:
     """Whether *response* is the document of a frame."""
     request = response.request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ class FramedSite:
         app.add_url_rule("/frame", view_func=lambda: self.inner, endpoint="frame")
         app.add_url_rule("/deep", view_func=lambda: FORM, endpoint="deep")
         app.add_url_rule("/c.png", view_func=self.image, endpoint="image")
+        app.add_url_rule("/deeper/c.png", view_func=self.image, endpoint="deeper")
         app.add_url_rule("/check", view_func=self.check, methods=["POST"], endpoint="check")
         self.server = Server(app)
 
@@ -84,6 +86,15 @@ async def test_a_frame_inside_of_a_frameset(framed: FramedSite, api: Any) -> Non
     crawled = await crawl(framed, api, frame="frame[name=left] >> iframe")
     assert crawled.records == ["Record 1"]
     assert framed.paths == ["/record/1", "/frame", "/deep", "/c.png", "/check", "/record/1"]
+
+
+@ensureDeferred
+async def test_a_frame_that_is_written_out_in_its_page(framed: FramedSite, api: Any) -> None:
+    inner = FORM.replace("/c.png", "c.png")
+    framed.frame = f"<base href=/deeper/><iframe id=outer src=/x srcdoc='{escape(inner)}'></iframe>"
+    crawled = await crawl(framed, api, frame="iframe#outer")
+    assert crawled.records == ["Record 1"]
+    assert framed.paths == ["/record/1", "/deeper/c.png", "/check", "/record/1"]
 
 
 @ensureDeferred
