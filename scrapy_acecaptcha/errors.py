@@ -37,7 +37,7 @@ class AceCaptchaError(Exception):
 
 
 class SettingsError(AceCaptchaError, ValueError):
-    """A setting or an argument that cannot work. The message says how to hint it."""
+    """A setting or an argument that cannot work. The message says how to mend it."""
 
 
 class TokenMissing(SettingsError):
@@ -47,7 +47,7 @@ class TokenMissing(SettingsError):
 class RuleError(SettingsError):
     """A rule that cannot work.
 
-    :param message: what is wrong and how to hint it
+    :param message: what is wrong and how to mend it
     :param field: the rule's field at fault, if one is
     :param host: the key of ACECAPTCHA_RULES, or the URL of the page, where it went wrong
     """

@@ -176,6 +176,8 @@ class Solver:
         """:meth:`read` for asyncio and for spiders: the event loop goes on while the API reads.
 
         Cancelled, it leaves its call in the journal, and its text, too, if that still comes.
+
+        :raises CrawlStopped: in a spider: the crawl is stopping
         """
         return await flow.drive_async(self._reading(image, url, self._waits))
 
@@ -197,18 +199,23 @@ class Solver:
     ) -> CaptchaResult | Coroutine[Any, Any, CaptchaResult]:
         """Read and submit until the site is content: the very loop of both front ends.
 
-        :param challenge: any object with the four methods of
-            :class:`scrapy_acecaptcha.flow.Challenge`; if one of them is ``async def``, the result
-            must be awaited. Its attributes ``rule`` (a CaptchaRule: how to clean the text) and
-            ``url`` may be missing
+        :param challenge: any object with four methods: ``image()`` returns the image's bytes, once
+            for each attempt; ``submit(answer)`` sends the answer, a str; ``solved()`` returns True
+            if the site took it, False if it refused it, None if it said nothing; ``renew()`` gets a
+            fresh image ready, and returns False if the site asks for no captcha any more. If one of
+            them is ``async def``, the result must be awaited. Its attributes ``rule`` (a
+            :class:`~scrapy_acecaptcha.CaptchaRule`: how to clean the text) and ``url`` (the page)
+            may be missing
         :param session: name of the browsing session that the captcha is bound to, if it is: its
             captchas are solved one after the other. Whoever had to wait gets a fresh image first,
             as the one that it had may have been replaced
-        :returns: with 0 attempts and no answer if :meth:`renew` said that another one had opened
-            the way meanwhile
-        :raises CaptchaUnsolved: every attempt was refused
+        :return: with 0 attempts and no answer if ``renew()`` said that another one had opened the
+            way meanwhile
+        :raises CaptchaUnsolved: every attempt was refused, or the rule's budget is used up
         :raises ApiError: the API said no past all retries
         :raises BudgetExhausted: the budget is used up
+        :raises JournalError: the journal cannot be written
+        :raises CrawlStopped: in a spider: the crawl is stopping
         """
         if self._must_await(challenge):
             return flow.drive_async(self._solving(challenge, session, self._waits))

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
 import re
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import scrapy
 from pytest_twisted import ensureDeferred
 from scrapy import Request
 
+from scrapy_acecaptcha import signals
 from scrapy_acecaptcha.cli.main import _parser
+from scrapy_acecaptcha.flow import Outcome
 from scrapy_acecaptcha.rule_book import RuleBook
 from scrapy_acecaptcha.rules import CaptchaRule
+from scripts import architecture_svg
 from tests.crawling import run_crawl
 from tests.site import CaptchaSite
+from tests.test_structure import LAYERS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -106,6 +111,50 @@ def test_every_field_of_a_rule_is_explained_in_one_table() -> None:
     assert named == [field.name for field in dataclasses.fields(CaptchaRule)]
 
 
+def named_in_settings(section: str) -> set[str]:
+    """What the tables in a section of docs/settings.md explain, the whole page's without one."""
+    page = (ROOT / "docs" / "settings.md").read_text()
+    text = page.partition(f"\n## {section}\n")[2].partition("\n## ")[0] if section else page
+    rows = re.findall(r"^\| ((?:`[^`]+`(?:, )?)+) \|", text, re.M)
+    return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+
+
+def sources() -> list[str]:
+    return [file.read_text() for file in sorted((ROOT / "scrapy_acecaptcha").rglob("*.py"))]
+
+
+def test_every_setting_is_explained() -> None:
+    used = {name for text in sources() for name in re.findall(r"\bACECAPTCHA_[A-Z_]*[A-Z]", text)}
+    explained = {name for name in named_in_settings("") if name.startswith("ACECAPTCHA_")}
+    assert explained == used
+
+
+def test_every_stat_is_explained() -> None:
+    counted = {outcome for outcome in get_args(Outcome) if outcome != "accepted"}
+    for text in sources():
+        for call in ast.walk(ast.parse(text)):
+            if not isinstance(call, ast.Call) or not call.args:
+                continue
+            if re.search(r"\.(_?count|_add)$", ast.unparse(call.func)):
+                counted |= {
+                    node.value
+                    for node in ast.walk(call.args[0])
+                    if isinstance(node, ast.Constant) and isinstance(node.value, str)
+                }
+    assert named_in_settings("Stats") == {name.replace("/", "/<code>") for name in counted}
+
+
+def test_every_closing_reason_is_explained() -> None:
+    source = (ROOT / "scrapy_acecaptcha" / "crawl" / "failure.py").read_text()
+    reasons = {f"acecaptcha_{reason}" for reason in re.findall(r' reason = "(\w+)"', source)}
+    assert named_in_settings("Closing reasons") == reasons
+    assert reasons <= set(re.findall(r"\w+", (ROOT / "docs/failure-and-resume.md").read_text()))
+
+
+def test_every_signal_is_explained() -> None:
+    assert named_in_settings("Signals") == {name for name in vars(signals) if name[0] != "_"}
+
+
 def test_every_option_of_the_command_line_is_explained() -> None:
     page = (ROOT / "docs" / "cli.md").read_text()
     commands = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
@@ -117,6 +166,25 @@ def test_every_option_of_the_command_line_is_explained() -> None:
             "--help",
         }
         assert options <= set(re.findall(r"--?[a-z][a-z-]*", section)), name
+
+
+def test_every_file_is_in_the_plan() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    package = ROOT / "scrapy_acecaptcha"
+    planned: set[str] = set()
+    for table in re.findall(r"(?:^\|.*\n)+", page, re.M):
+        folder = re.match(r"\| `(\w+/)`: ", table)
+        rows = re.findall(r"^\| (.*?) \|", table, re.M)
+        files = [name for row in rows for name in re.findall(r"`([\w/]+\.py)`", row)]
+        planned |= {(folder[1] if folder else "") + name for name in files}
+    files = (file.relative_to(package).as_posix() for file in package.rglob("*.py"))
+    assert planned == {file for file in files if not file.endswith("__init__.py")}
+
+
+def test_the_picture_of_the_architecture_is_that_of_the_imports() -> None:
+    assert (ROOT / "docs" / "architecture.svg").read_text() == architecture_svg.draw()
+    drawn = [sorted(modules) for _, modules in architecture_svg.LAYERS]
+    assert drawn == [sorted(modules) for modules in LAYERS]
 
 
 def test_every_promise_has_its_test() -> None:

@@ -31,8 +31,9 @@ AsyncWatched = async_api.Page | async_api.BrowserContext
 class CaptchaWatch:
     """What :func:`watch_captchas` returns.
 
-    ``results`` has what was solved so far, ``error`` the last error: the action in front of which
-    the captcha stood then fails with Playwright's own TimeoutError.
+    ``results`` is the list of the :class:`~scrapy_acecaptcha.CaptchaResult` so far, ``error`` the
+    last error, or None: the action in front of which the captcha stood then fails with Playwright's
+    own TimeoutError.
     """
 
     def __init__(
@@ -162,8 +163,8 @@ def watch_captchas(
         result must be awaited. A context's pages that are opened later are watched, too
     :param rule: how the captcha looks; ``image`` must be a selector, not ``auto``
     :param solver: brings client, journal and budget
-    :param client: an AceCaptchaClient without these
-    :param timeout: as for solve_captcha
+    :param client: an AceCaptchaClient without these; by default one made of the environment
+    :param timeout: milliseconds for each wait, as for :func:`solve_captcha`
     :return: a handle with ``stop()``, ``results`` and ``error``
     :raises RuleError: the rule cannot work
     """

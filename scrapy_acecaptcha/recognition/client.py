@@ -67,7 +67,8 @@ class Meter(Protocol):
 class AceCaptchaClient(Closing):
     """Client of Ace Data Cloud's image-to-text recognition.
 
-    It may be used from many threads, and keeps its connections open until :meth:`close`.
+    It may be used from many threads, and keeps its connections open until :meth:`close`. The facts
+    about the API are those of https://docs.acedata.cloud, Captcha Recognition.
 
     :param token: API token, by default the environment variable ACEDATACLOUD_API_TOKEN
     :param base_url: by default ACEDATACLOUD_API_BASE_URL, else https://api.acedata.cloud; plain
@@ -116,7 +117,8 @@ class AceCaptchaClient(Closing):
         """Return the text that the API reads in *image*; blocks until it is there.
 
         :param image: PNG, JPEG, GIF, WebP or BMP bytes
-        :param meter: told of every call that is sent, retries included
+        :param meter: told of every call that is sent, retries included; a Solver has one for you
+        :return: the API's text, in one line; case and spaces are as in its reply
         :raises ApiError: the API said no past all retries
         """
         return self._recognize(image, meter, lambda: True)
@@ -143,7 +145,11 @@ class AceCaptchaClient(Closing):
         return future
 
     async def recognize_async(self, image: bytes, *, meter: Meter | None = None) -> str:
-        """:meth:`recognize` for asyncio: the event loop goes on while the API reads."""
+        """:meth:`recognize` for asyncio: the event loop goes on while the API reads.
+
+        A call that is cancelled before its turn is never sent; one that is under way goes on, and
+        is charged.
+        """
         return await asyncio.wrap_future(self.recognize_in_thread(image, meter=meter))
 
     def _connect(self) -> requests.Session:
