@@ -177,8 +177,8 @@ def test_every_file_is_in_the_plan() -> None:
         rows = re.findall(r"^\| (.*?) \|", table, re.M)
         files = [name for row in rows for name in re.findall(r"`([\w/]+\.py)`", row)]
         planned |= {(folder[1] if folder else "") + name for name in files}
-    files = (file.relative_to(package).as_posix() for file in package.rglob("*.py"))
-    assert planned == {file for file in files if not file.endswith("__init__.py")}
+    existing = {file.relative_to(package).as_posix() for file in package.rglob("*.py")}
+    assert planned == {name for name in existing if not name.endswith("__init__.py")}
 
 
 def test_the_picture_of_the_architecture_is_that_of_the_imports() -> None:
