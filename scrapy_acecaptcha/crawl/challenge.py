@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from urllib.parse import parse_qs
 
 from scrapy import Request
@@ -158,7 +159,9 @@ class ScrapyChallenge(CrawlCaptcha):
         host = host_of(sent.url)
         if same_host(sent.url, self.page.url) or self.page.request.meta.get("proxy"):
             return
-        if space_of(host) is None and not await addresses_of(host):
+        if space_of(host) is not None:
+            return
+        if not await self._watch.waits.for_download(partial(addresses_of, host)):
             raise CaptchaFormError(
                 f"The form is to be sent to {host}, for which there is no address",
                 url=self.page.url,

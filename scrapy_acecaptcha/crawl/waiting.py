@@ -97,7 +97,7 @@ class Waits:
         return future.result()
 
     async def for_download(self, start: Callable[[], Awaitable[T]]) -> T:
-        """Start a download and wait for it.
+        """Start a download, or a look-up for one, and wait for it.
 
         When the crawl stops, it has GRACE_SECONDS left, as it may bring the answer to a captcha
         that was paid for. Then it is cancelled: Scrapy waits for every download that is under way,

@@ -12,8 +12,9 @@ import flask
 import pytest
 from pytest_twisted import ensureDeferred
 from scrapy import Request, signals
-from scrapy.utils.defer import deferred_from_coro
+from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 
 from tests.crawl_process import finish_crawl, start_crawl
 from tests.crawling import run_crawl
@@ -104,6 +105,30 @@ async def test_a_site_that_hangs_does_not_keep_a_crawl_from_stopping(
     resumed = await run_crawl([], config)
     assert resumed.errors == []
     assert sorted(stopped.records + resumed.records) == sorted(RECORDS)
+
+
+@ensureDeferred
+async def test_a_name_server_that_hangs_does_not_keep_a_crawl_from_stopping(
+    lab: Any, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.page = (
+        "<form method=post action=http://other.example/><img id=captcha src=/c.png>"
+        "<input name=code></form>"
+    )
+    crawlers: list[Any] = []
+
+    async def hang(host: str) -> list[str]:
+        deferred_from_coro(crawlers[0].stop_async())
+        await maybe_deferred_to_future(Deferred())
+        return []
+
+    monkeypatch.setattr("scrapy_acecaptcha.crawl.waiting.GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("scrapy_acecaptcha.crawl.challenge.addresses_of", hang)
+    rule = {"image": "#captcha", "hosts": ["other.example"]}
+    config = {**settings(), "ACECAPTCHA_RULES": {"127.0.0.1": rule}, "JOBDIR": str(tmp_path)}
+    crawl = await run_crawl([lab.url], config, prepare=crawlers.append)
+    assert (crawl.reason, crawl.errors, crawl.pages) == ("shutdown", [], [])
+    assert crawl.all_stats["scheduler/enqueued/disk"] == 2, "it went back to the scheduler"
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
