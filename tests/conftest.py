@@ -26,7 +26,7 @@ hypothesis.settings.load_profile("suite")
 
 # A test that asks for one of these needs Chromium, or Redis, and is marked so.
 NEEDS = {
-    "browser": {"browser", "sync_browser", "async_browser", "in_browser"},
+    "browser": {"browser", "sync_browser", "async_browser", "in_browser", "browser_crawls"},
     "redis": {"redis_server"},
 }
 
@@ -127,6 +127,18 @@ def browser(request: pytest.FixtureRequest) -> Any:
     kind = getattr(request, "param", None)
     kind = kind or ("sync", "async")[zlib.crc32(request.node.name.encode()) % 2]
     return request.getfixturevalue(f"{kind}_browser")
+
+
+@pytest.fixture(scope="session")
+def browser_crawls() -> Iterator[dict[str, Any]]:
+    """The settings of a crawl that downloads by scrapy-playwright, in a browser for all of them."""
+    from pytest_twisted import blockon
+    from scrapy.utils.defer import deferred_from_coro
+
+    from tests.crawl_browser import SETTINGS, BrowserLender
+
+    yield SETTINGS
+    blockon(deferred_from_coro(BrowserLender.stop()))
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,7 @@ class BrowserVisits:
             ),
             max_image_bytes=self._max_image_bytes,
             pass_captcha=self._pass_in_page,
-            request_started=self._traffic.request_leaves,
+            page_is_made=self._traffic.page_is_made,
             was_let_through=partial(self._was_let_through, request),
         )
         visit.begin()

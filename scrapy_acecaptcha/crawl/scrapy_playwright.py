@@ -44,7 +44,7 @@ class Visit:
 
     :param watch: is told what became of each answer
     :param pass_captcha: solves a captcha; called in the crawl's loop
-    :param request_started: told, in the crawl's loop, when the page is about to be loaded
+    :param page_is_made: waits, in the crawl's loop, until the page may be loaded
     :param was_let_through: whether a captcha of this session has been solved before
     """
 
@@ -56,7 +56,7 @@ class Visit:
         watch: AnswerWatch,
         max_image_bytes: int,
         pass_captcha: Callable[[PageCaptcha], Coroutine[Any, Any, CaptchaResult | None]],
-        request_started: Callable[[Request], None],
+        page_is_made: Callable[[Request], Coroutine[Any, Any, None]],
         was_let_through: Callable[[], bool],
     ) -> None:
         self.captcha: PageCaptcha | None = None  # that was met and passed
@@ -67,7 +67,7 @@ class Visit:
         self._watch = watch
         self._max_image_bytes = max_image_bytes
         self._pass_captcha = pass_captcha
-        self._request_started = request_started
+        self._await_turn = page_is_made
         self._was_let_through = was_let_through
         self._crawl = asyncio.get_running_loop()
         self._pages: asyncio.AbstractEventLoop | None = None
@@ -118,7 +118,7 @@ class Visit:
         self._pages = asyncio.get_running_loop()
         self._page = BrowserPage(page)
         self._looks_left = self._looks
-        self._crawl.call_soon_threadsafe(self._request_started, request)
+        await in_loop(self._crawl, self._await_turn(request))
         own = self._given.get(_INIT)
         if own:
             await load_object(own)(page, request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -176,6 +176,18 @@ class Traffic:
         if origin is not None:
             return lambda session: self.detours.is_likely_captcha(request, origin, session.key)
         return lambda session: session.is_used_up or self.each_time.expects(request, rule)
+
+    async def page_is_made(self, request: Request) -> None:
+        """*request* has a page in a browser, to be loaded when its session's gate is open.
+
+        Making a page takes a while, in which another one may have met the session's captcha.
+        """
+        session = self._in.get(request)
+        if session is not None and session.shut:
+            self._count("held")
+            with suppress(Stopped):
+                await session.enter(waiting=self.beside(request), first=True)
+        self.request_leaves(request)
 
     def request_leaves(self, request: Request) -> None:
         """*request* is on its way to the downloader."""

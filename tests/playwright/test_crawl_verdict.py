@@ -12,19 +12,12 @@ from pytest_twisted import ensureDeferred
 from scrapy import Request
 
 from scrapy_acecaptcha import CaptchaUnsolved
-from scripts.browser import launch_options
+from tests.crawl_browser import SETTINGS
 from tests.crawling import Crawl
 from tests.register import FORM, WAYS, Register, crawl, wall
 from tests.stub import ApiStub
 
-pytestmark = pytest.mark.browser
-HANDLER = "scrapy_playwright.handler.ScrapyPlaywrightDownloadHandler"
-BROWSER = {
-    "DOWNLOAD_HANDLERS": {"http": HANDLER, "https": HANDLER},
-    "PLAYWRIGHT_LAUNCH_OPTIONS": launch_options(),
-    "CONCURRENT_REQUESTS": 4,
-    "LOG_LEVEL": "INFO",
-}
+pytestmark = pytest.mark.usefixtures("browser_crawls")
 
 
 def page(register: Register, path: str, **more: Any) -> Request:
@@ -35,7 +28,7 @@ def page(register: Register, path: str, **more: Any) -> Request:
 async def browse(
     register: Register, reader: ApiStub, start: list[Request], rule: Any = None, **more: Any
 ) -> Crawl:
-    done: Crawl = await crawl(register, reader, start, rule, **{**BROWSER, **more})
+    done: Crawl = await crawl(register, reader, start, rule, **{**SETTINGS, **more})
     stats = done.all_stats
     assert stats["playwright/page_count/closed"] == stats["playwright/page_count"]
     return done

@@ -12,30 +12,20 @@ from scrapy_playwright.page import PageMethod
 
 from scrapy_acecaptcha import CaptchaNotFound, CaptchaUnsolved
 from scrapy_acecaptcha.playwright import solve_captcha
-from scripts.browser import launch_options
 from tests.crawling import CollectingSpider, run_crawl
 from tests.site import RULES
 from tests.stub import ApiStub
 
-pytestmark = pytest.mark.browser
-HANDLER = "scrapy_playwright.handler.ScrapyPlaywrightDownloadHandler"
-
 
 @pytest.fixture
-def browser_settings(settings: Any) -> Any:
+def browser_settings(settings: Any, browser_crawls: dict[str, Any]) -> Any:
     """The settings of a crawl of one scenario in the browser."""
 
     def make(scenario: str, rule: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
         return settings(
             scenario,
             rule,
-            **{
-                "DOWNLOAD_HANDLERS": {"http": HANDLER, "https": HANDLER},
-                "PLAYWRIGHT_LAUNCH_OPTIONS": launch_options(),
-                "CONCURRENT_REQUESTS": 4,
-                "LOG_LEVEL": "INFO",
-                **more,
-            },
+            **{**browser_crawls, **more},
         )
 
     return make
