@@ -17,9 +17,9 @@ from pytest_twisted import ensureDeferred
 from scrapy_acecaptcha.flow import Steps
 from scripts.browser import launch_options
 from tests.browsers import on_page
+from tests.crawl_browser import HANDLER
 from tests.crawling import TOKEN, run_crawl
 from tests.lab import Lab, form
-from tests.playwright.test_scrapy_playwright import HANDLER
 from tests.stub import ApiStub
 from tests.test_docs import ROOT
 
