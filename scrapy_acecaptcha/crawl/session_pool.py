@@ -17,6 +17,7 @@ class SessionPool:
     """
 
     def __init__(self, host: str) -> None:
+        self.host = host
         self._prefix = f"acecaptcha:{host}:"
         self._runs: list[int] = []  # by place: sessions that have stood there
         # Live names, those longest not used first -> whether they have been used.

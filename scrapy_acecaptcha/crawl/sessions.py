@@ -25,7 +25,7 @@ CHOSEN = "_acecaptcha_chosen"  # request.meta key: retries of a request when a p
 class Key(NamedTuple):
     """Names a browsing session at one site.
 
-    :param site: host and port
+    :param site: host and port; in a pool the rule's key, as hosts may have cookies in common
     :param name: the cookiejar
     :param context: the browser context, for what scrapy-playwright downloads
     """
@@ -72,7 +72,11 @@ class Sessions:
             return None
         # scrapy-playwright notes its default only when the request is on its way.
         context = meta.get("playwright_context", "default") if is_for_browser(request) else None
-        return Key(self._site(request), meta.get(SESSION), context)
+        name = meta.get(SESSION)
+        pool = None if rule.sessions == 1 or context else self._pools.get(self._host(request))
+        if pool is not None and (name is None or pool.live(name)):
+            return Key(pool.host, name, None)
+        return Key(self._site(request), name, context)
 
     # Sessions side by side
 
@@ -85,7 +89,7 @@ class Sessions:
         rule = rule or self.rule(request)
         if rule is None or rule.sessions == 1 or INNER in request.meta:
             return None
-        host = self._rules.name_for(original_url(request)) or self._site(request)
+        host = self._host(request)
         if is_for_browser(request):
             self._warn_of_browser(host)
             return None
@@ -136,6 +140,10 @@ class Sessions:
                 field="sessions",
                 host=host,
             )
+
+    def _host(self, request: Request) -> str:
+        """What the pool for *request* is known by."""
+        return self._rules.name_for(original_url(request)) or self._site(request)
 
     def _site(self, request: Request) -> str:
         """Host and port that the spider asked; where redirected to, if only that has a rule."""

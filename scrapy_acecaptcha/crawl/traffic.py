@@ -59,7 +59,7 @@ class Traffic:
         self._count = count
         most = crawler.settings.getint("CONCURRENT_REQUESTS")  # 0: no limit
         self._width = most or UNLIMITED
-        self._lines: dict[tuple[SessionPool, str], SharedLine] = {}
+        self._lines: dict[SessionPool, SharedLine] = {}
         self.each_time = each_time
         self._in: dict[Request, Session] = {}  # of what the downloader is busy with
         self.gate = Gates(
@@ -140,7 +140,7 @@ class Traffic:
         if key is None:  # nobody waits for anybody
             self._sessions.choose(request, pool.names[0])
             return None
-        line = self._line(request, pool, key)
+        line = self._line(pool, key)
 
         def waits() -> None:
             self._count("held")
@@ -154,9 +154,9 @@ class Traffic:
             session.take_early(request, turn)
         return session
 
-    def _line(self, request: Request, pool: SessionPool, key: Key) -> SharedLine:
-        """The line in front of the sessions of *pool* at the site of *request*."""
-        line = self._lines.get((pool, key.site))
+    def _line(self, pool: SessionPool, key: Key) -> SharedLine:
+        """The line in front of the sessions of *pool*."""
+        line = self._lines.get(pool)
         if line is None:
 
             def sessions() -> Iterator[Session]:
@@ -165,7 +165,7 @@ class Traffic:
                     session.shared = line
                     yield session
 
-            line = self._lines[pool, key.site] = SharedLine(self._waits, sessions, self._width)
+            line = self._lines[pool] = SharedLine(self._waits, sessions, self._width)
         return line
 
     def _takes_gate(self, request: Request, rule: CaptchaRule) -> TakesGate:
@@ -262,9 +262,9 @@ class Traffic:
             rule = self._sessions.rule(request)
             if rule is not None:
                 self.each_time.seen(request, rule, captcha=False)
-        for key, line in list(self._lines.items()):
+        for pool, line in list(self._lines.items()):
             if line.close():
-                del self._lines[key]
+                del self._lines[pool]
         self.detours.wake()
 
     def drop_session(self, request: Request) -> None:

@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 from scrapy import Request
+from scrapy.crawler import Crawler
 from scrapy.downloadermiddlewares.retry import get_retry_request
 from scrapy.http import Response
+from scrapy.utils.defer import deferred_from_coro
 from twisted.internet.threads import deferToThread
 
 from scrapy_acecaptcha import RuleError
 from scrapy_acecaptcha.crawl.sessions import Sessions
 from scrapy_acecaptcha.rule_book import RuleBook
+from tests.crawl_process import finish_crawl, start_crawl
 from tests.crawling import CollectingSpider, Crawl, run_crawl
 from tests.site import CaptchaSite, Scenario
 from tests.site.forms import QueryGet, Ticket
@@ -325,6 +328,70 @@ async def test_a_resumed_crawl_makes_fresh_sessions(
     came = Counter(page.url for page in first.pages + second.pages)
     assert set(came.values()) == {1}
     assert len(came) == 120
+
+
+@ensureDeferred
+async def test_requests_that_wait_for_a_session_are_kept_when_the_crawl_stops(
+    site: CaptchaSite, api: ApiStub, settings: Any, tmp_path: Path
+) -> None:
+    api.gate.clear()
+    config = settings(
+        "queryget",
+        {"fields": {"exact": "yes"}, "sessions": 2},
+        CONCURRENT_REQUESTS=4,
+        JOBDIR=str(tmp_path),
+    )
+    crawlers: list[Crawler] = []
+    crawling = run_crawl(records(site, "queryget", 20), config, prepare=crawlers.append)
+    await deferToThread(api.wait_for, 2)
+    assert crawlers[0].engine is not None
+    closing = deferred_from_coro(crawlers[0].engine.close_spider_async(reason="enough"))
+    first = await crawling
+    await closing
+    assert (first.reason, first.pages, first.errors) == ("enough", [], [])
+    api.gate.set()
+    second = await run_crawl([], config)
+    assert second.records == ALL[:20]
+    assert second.errors == []
+
+
+@pytest.mark.parametrize(
+    "reactor",
+    [
+        {"TWISTED_REACTOR": "twisted.internet.selectreactor.SelectReactor"},
+        {"TWISTED_REACTOR_ENABLED": False},
+    ],
+    ids=["select", "none"],
+)
+@pytest.mark.slow
+@pytest.mark.parametrize("wall", ["query", "every_k"])
+def test_other_reactors(
+    site: CaptchaSite, api: ApiStub, settings: Any, wall: str, reactor: dict[str, Any]
+) -> None:
+    config = settings(wall, {"sessions": 4}, CONCURRENT_REQUESTS=8, **reactor)
+    result = finish_crawl(start_crawl([f"{site.url}/{wall}/?n=60"], config))
+    assert result["errors"] == []
+    assert result["records"] == ALL[:60]
+    assert site.stats[wall]["wrong"] + site.stats[wall]["spoiled"] == 0
+
+
+@ensureDeferred
+async def test_hosts_that_a_rule_covers_share_its_sessions(
+    site: CaptchaSite, api: ApiStub, settings: Any
+) -> None:
+    """As their cookies may be common, too: here two ports of one host."""
+    start = [
+        Request(f"{url}/inplace/record/{i}")
+        for i in range(10)
+        for url in (site.url, site.second_url)
+    ]
+    rule = {"image": "img#captcha", "input": "input[name=code]", "sessions": 2}
+    config = settings(CONCURRENT_REQUESTS=8, ACECAPTCHA_RULES={"127.0.0.1": rule})
+    crawl = await run_crawl(start, config)
+    assert len(crawl.records) == 20
+    assert len(names(crawl)) == len(api.calls) == 2
+    assert crawl.stats["sessions"] == 2
+    assert site.stats["inplace"]["wrong"] + site.stats["inplace"]["spoiled"] == 0
 
 
 @ensureDeferred
