@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -463,6 +465,29 @@ def test_bad_settings_stop_the_crawl_before_it_starts(
 ) -> None:
     with pytest.raises(SettingsError, match=message):
         make(ACECAPTCHA_TOKEN=TOKEN, **settings)
+
+
+WITHOUT_REACTOR = """
+import sys
+from scrapy.crawler import Crawler
+from scrapy import Spider
+from scrapy_acecaptcha import AceCaptchaMiddleware
+
+crawler = Crawler(Spider, {
+    "TWISTED_REACTOR_ENABLED": False,
+    "ACECAPTCHA_TOKEN": "x",
+    "ACECAPTCHA_RULES": {"example.org": {"image": "img"}},
+})
+AceCaptchaMiddleware.from_crawler(crawler)
+assert "twisted.internet.reactor" not in sys.modules
+"""
+
+
+def test_the_middleware_is_built_without_a_reactor() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_REACTOR], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_add_on_puts_the_middleware_in_its_place() -> None:
