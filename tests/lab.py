@@ -48,7 +48,7 @@ class Lab:
         app.add_url_rule("/captcha.svg", view_func=self._svg)
         app.add_url_rule("/send", view_func=self._send, methods=["GET", "POST"])
         app.add_url_rule("/check", view_func=self._check, methods=["GET", "POST"])
-        app.add_url_rule("/record", view_func=self._record)
+        app.add_url_rule("/record", view_func=self._record, methods=["GET", "POST"])
         app.add_url_rule(
             "/wrong", "wrong", lambda: Response(self.refusal[0], headers=self.refusal[1])
         )
@@ -72,6 +72,8 @@ class Lab:
         self.hold: Any = None  # an Event that /slow waits for
         self.libraries = Path()  # what /library/ serves
         self.shows_record = Event()
+        self.open_page = "The register"
+        self.queries: list[str] = []  # what was searched for
         self.opens = self.opened = 0  # pages without a captcha, after a right answer; just now
         self.events: SimpleQueue[str] = SimpleQueue()  # what /events tells the page
 
@@ -92,7 +94,7 @@ class Lab:
         self.loads += 1
         if self.opened:
             self.opened -= 1
-            return "<!DOCTYPE html><title>Register</title>The register"
+            return f"<!DOCTYPE html><title>Register</title>{self.open_page}"
         page = self.page
         if "{data}" in page:
             page = page.replace("{data}", base64.b64encode(self.draw()).decode())
@@ -122,7 +124,10 @@ class Lab:
         return is_right
 
     def _send(self) -> Any:
-        return redirect("/record" if self._is_right() else self.wrong)
+        is_right = self._is_right()
+        if is_right and "q" in request.values:
+            self.queries.append(request.values["q"])
+        return redirect("/record" if is_right else self.wrong)
 
     def _check(self) -> Response:
         return jsonify(ok=self._is_right())
@@ -136,6 +141,8 @@ class Lab:
 
     def _record(self) -> Response:
         self.shows_record.set()
+        if "q" in request.values:
+            self.queries.append(request.values["q"])
         return Response(self.record[0], headers=self.record[1])
 
     def _slow(self) -> str:

@@ -23,6 +23,7 @@ from scrapy_acecaptcha.errors import (
 from scrapy_acecaptcha.flow import ImageReplaced, Steps
 from scrapy_acecaptcha.page.images import DEFAULT_MAX_BYTES
 from scrapy_acecaptcha.playwright.answer import Answer
+from scrapy_acecaptcha.playwright.bare_query import BareQuery
 from scrapy_acecaptcha.playwright.controls import Control
 from scrapy_acecaptcha.playwright.form import PageForm
 from scrapy_acecaptcha.playwright.home import Home
@@ -40,7 +41,7 @@ from scrapy_acecaptcha.playwright.scope import (
 )
 from scrapy_acecaptcha.playwright.sight import CALM_SECONDS, Sight
 from scrapy_acecaptcha.rules import CaptchaRule
-from scrapy_acecaptcha.verdict import Seen, hand_on_when_free
+from scrapy_acecaptcha.verdict import Seen
 
 T = TypeVar("T")
 
@@ -76,6 +77,7 @@ class PageChallenge:
         self._form_headers = FormHeaders(self.scope)
         self._picture = Picture(self.sight, self.observer, max_image_bytes)
         self._answer = Answer(self.sight, self.observer)
+        self.query = BareQuery(self)
         self._judgement = Judgement(self, self._answer)
         self.home = Home(self.scope, self.sight, timeout)
         self._seen: Look | None = None  # with the image that is read, or was
@@ -98,6 +100,11 @@ class PageChallenge:
     def loaded_at(self) -> float:
         """When the document with the captcha was asked for: milliseconds, the browser's clock."""
         return self._seen.origin if self._seen else 0.0
+
+    @property
+    def was_filled_in(self) -> bool:
+        """Whether the user had filled in something before the first answer."""
+        return self._judgement.is_filled_in
 
     @property
     def popup(self) -> Any:
@@ -158,10 +165,24 @@ class PageChallenge:
         """See :meth:`Sight.stands`."""
         return self.sight.stands()
 
-    def is_filled_in(self) -> Steps[bool]:
-        """Whether somebody has filled in what a reload would lose."""
+    def is_filled_in(self) -> Steps[set[str]]:
+        """Names of the controls in which somebody has filled in what a reload would lose."""
         controls = self.scope.frame.locator("input, select, textarea")
-        return bool((yield controls.evaluate_all(FILLED_IN)))
+        return set((yield controls.evaluate_all(FILLED_IN)))
+
+    def may_be_reloaded(self) -> Steps[bool]:
+        """Whether what the user has filled in can be filled in again after a reload."""
+        names: set[str] = yield self.is_filled_in()
+        if not names:
+            return True
+        yield self._judgement.begin()
+        form = self._new_form()
+        yield form.prepare()
+        controls: list[Control] = yield form.filled_in()
+        if not names <= {c["name"] or c["id"] for c in controls}:
+            return False
+        self._filled_in = controls
+        return True
 
     # The image
 
@@ -358,8 +379,8 @@ class PageChallenge:
         """
         if not (yield self.load_home()):
             return False
-        if (yield self.must_query()):
-            answered: bool = yield self.query_again()
+        if (yield self.query.must_be_sent()):
+            answered: bool = yield self.query.send()
             return answered
         return True
 
@@ -379,16 +400,6 @@ class PageChallenge:
         shown: set[str] = yield form.visible_names()
         return shown.issuperset(names)
 
-    def must_query(self) -> Steps[bool]:
-        """Whether an empty form stands where the answer to a query was to stand."""
-        look = yield self.sight.look(verdict=True)
-        if look is None or not (yield self.shows_bare_form()):
-            return False
-        success = look.success if self.rule.success else None
-        return hand_on_when_free(self.rule, Seen("page", success=success, is_bare_form=True)) == (
-            "query"
-        )
-
     def send_query(self) -> Steps[Seen | None]:
         """Send the query's form without a captcha; what came, or None if it was not sent."""
         names = [*self.rule.fields, *(c["name"] or c["id"] for c in self._filled_in or ())]
@@ -401,10 +412,3 @@ class PageChallenge:
         yield form.send()
         seen: Seen | None = yield self._answer.wait()
         return seen
-
-    def query_again(self) -> Steps[bool]:
-        """Send the query without a captcha; True if its answer asks for none."""
-        seen: Seen | None = yield self.send_query()
-        if seen is not None and self.rule.success is not None and not seen.success:
-            return not seen.captcha and seen.kind == "file"
-        return seen is None or not seen.captcha

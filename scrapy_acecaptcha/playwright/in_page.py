@@ -266,8 +266,8 @@ CONTROLS = f"""(elements, [image, input, form]) => {{
     }}));
 }}"""
 
-# Whether somebody has filled in what a reload would lose.
-FILLED_IN = """elements => elements.some(element => {
+# Names of the controls in which somebody has filled in what a reload would lose.
+FILLED_IN = """elements => elements.filter(element => {
     if (element.type === "hidden" || element.type === "image") return false;
     if (element.localName === "select") {
         const given = [...element.options].some(option => option.defaultSelected);
@@ -277,7 +277,7 @@ FILLED_IN = """elements => elements.some(element => {
     if (element.type === "checkbox" || element.type === "radio")
         return element.checked !== element.defaultChecked;
     return "defaultValue" in element && element.value !== element.defaultValue;
-})"""
+}).map(element => element.name || element.id)"""
 
 # Set a control that nobody can see, and so nobody can click or type into.
 SET = """(element, value) => {

@@ -53,13 +53,13 @@ class Judgement:
         self._answer = answer
         self._asked_for: str | None = None  # address that can be asked for again
         self._stood_at = ""  # address of the captcha
-        self._is_filled_in = False  # by the user
+        self.is_filled_in = False  # by the user
 
     def begin(self) -> Steps[None]:
         """Learn what was asked for, as long as nothing was typed."""
         challenge = self._challenge
         self._stood_at = _address(challenge.url)
-        self._is_filled_in = yield challenge.is_filled_in()
+        self.is_filled_in = bool((yield challenge.is_filled_in()))
         if not challenge.scope.is_whole_page or not self._stood_at.startswith(("http:", "https:")):
             return
         addresses: list[str] = yield addresses_of_document(challenge.page)
@@ -90,8 +90,8 @@ class Judgement:
                 free = yield challenge.load_home()
                 again = Seen("page", captcha=not free)
                 verdict, _ = judge_again(challenge.rule, verdict, again, asked, self._habit)
-                if verdict.outcome == "accepted" and (yield challenge.must_query()):
-                    answered: bool = yield challenge.query_again()
+                if verdict.outcome == "accepted" and (yield challenge.query.must_be_sent()):
+                    answered: bool = yield challenge.query.send()
                     return answered
         if verdict.outcome == "accepted":
             challenge.result_page = self._answer.popup or challenge.page
@@ -111,7 +111,7 @@ class Judgement:
         return Asked(
             came_back=is_get and same_page(self._challenge.page.url, self._asked_for),
             stood_elsewhere=not same_page(self._stood_at, self._asked_for),
-            is_form=self._is_filled_in,
+            is_form=self.is_filled_in,
         )
 
     # The first answer of a rule

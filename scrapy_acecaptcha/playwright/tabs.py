@@ -52,7 +52,7 @@ def in_turn(challenge: PageChallenge, steps: Steps[CaptchaResult]) -> Steps[Capt
     wall.busy = True
     try:
         stale = (yield _await_in_flight(challenge)) or stale or challenge.loaded_at < wall.solved_at
-        if stale and not (yield challenge.is_filled_in()) and (yield challenge.reload()):
+        if stale and (yield challenge.may_be_reloaded()) and (yield challenge.reload()):
             return CaptchaResult("", 0, time.monotonic() - started, b"")
         result: CaptchaResult = yield steps
         with suppress(Exception):  # the page may be on its way elsewhere, or closed
