@@ -230,6 +230,7 @@ def test_the_demo_brings_everything_home(output: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_demo_fails_when_records_are_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

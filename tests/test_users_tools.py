@@ -94,6 +94,7 @@ def test_every_field_of_a_rule_is_a_keyword_argument() -> None:
     assert names == {field.name for field in dataclasses.fields(CaptchaRule)}
 
 
+@pytest.mark.slow
 def test_scrapy_shell_shows_the_page_behind_the_captcha(
     site: Any, api: Any, settings: Any, tmp_path: Path
 ) -> None:

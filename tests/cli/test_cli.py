@@ -398,6 +398,7 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sandbox" in out
 
 
+@pytest.mark.slow
 def test_the_script_and_the_module_are_the_same_command() -> None:
     script = Path(sys.executable).with_name("acecaptcha")
     outputs = {

@@ -107,6 +107,7 @@ class TestSharedBudget:
         for worker in workers:
             worker.close()
 
+    @pytest.mark.slow
     def test_processes_never_overshoot(self, url: str) -> None:
         processes = [
             subprocess.Popen([sys.executable, "-c", WORKER, url], stdout=subprocess.PIPE)

@@ -256,6 +256,7 @@ class TestManyWriters:
             assert {call.outcome for call in calls(path)} == {"accepted"}
             assert journal.answer_for(b"639", HOST).result() == "7364"
 
+    @pytest.mark.slow
     def test_processes_on_a_file_that_is_not_there_yet(self, path: Path) -> None:
         processes = [
             subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(number)])
