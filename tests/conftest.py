@@ -135,9 +135,9 @@ def browser_crawls() -> Iterator[dict[str, Any]]:
     from pytest_twisted import blockon
     from scrapy.utils.defer import deferred_from_coro
 
-    from tests.crawl_browser import SETTINGS, BrowserLender
+    from tests.crawl_browser import BrowserLender, crawl_settings
 
-    yield SETTINGS
+    yield crawl_settings()
     blockon(deferred_from_coro(BrowserLender.stop()))
 
 

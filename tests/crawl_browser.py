@@ -10,13 +10,17 @@ from playwright.async_api import async_playwright
 from scripts.browser import launch_options
 
 HANDLER = "scrapy_playwright.handler.ScrapyPlaywrightDownloadHandler"
-SETTINGS: dict[str, Any] = {
-    "DOWNLOAD_HANDLERS": {"http": HANDLER, "https": HANDLER},
-    "PLAYWRIGHT_BROWSER_PROVIDER": "tests.crawl_browser.BrowserLender",
-    "PLAYWRIGHT_LAUNCH_OPTIONS": launch_options(),  # where scrapy-playwright knows no providers
-    "CONCURRENT_REQUESTS": 4,
-    "LOG_LEVEL": "INFO",
-}
+
+
+def crawl_settings() -> dict[str, Any]:
+    """The settings of a crawl that downloads by scrapy-playwright."""
+    return {
+        "DOWNLOAD_HANDLERS": {"http": HANDLER, "https": HANDLER},
+        "PLAYWRIGHT_BROWSER_PROVIDER": "tests.crawl_browser.BrowserLender",
+        "PLAYWRIGHT_LAUNCH_OPTIONS": launch_options(),  # where scrapy-playwright knows no providers
+        "CONCURRENT_REQUESTS": 4,
+        "LOG_LEVEL": "INFO",
+    }
 
 
 class LentBrowser:

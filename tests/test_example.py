@@ -200,6 +200,7 @@ def items(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+@pytest.mark.browser
 @pytest.mark.slow
 def test_the_demo_brings_everything_home(output: Path) -> None:
     done = subprocess.run(
@@ -230,6 +231,7 @@ def test_the_demo_brings_everything_home(output: Path) -> None:
     }
 
 
+@pytest.mark.browser
 @pytest.mark.slow
 def test_the_demo_fails_when_records_are_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -240,6 +242,7 @@ def test_the_demo_fails_when_records_are_missing(
     assert "Missing: 1." in capsys.readouterr().out
 
 
+@pytest.mark.browser
 def test_with_a_token_the_demo_uses_the_api_that_it_is_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,6 +271,7 @@ def test_a_crawl_does_not_outlive_the_demo() -> None:
     assert process.poll() is not None
 
 
+@pytest.mark.browser
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_can_be_stopped(stop: signal.Signals) -> None:

@@ -227,7 +227,7 @@ class TestTasks:
             while not api.polls and process.poll() is None:
                 time.sleep(0.01)
             process.send_signal(kill)
-            process.wait(20)
+            process.wait(60)
         with sqlite3.connect(path) as db:
             ((task_id, answer),) = db.execute("SELECT task_id, answer FROM calls")
         assert (task_id, answer, api.charged) == (api.polls[0], None, 0)

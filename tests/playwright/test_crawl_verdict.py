@@ -12,7 +12,7 @@ from pytest_twisted import ensureDeferred
 from scrapy import Request
 
 from scrapy_acecaptcha import CaptchaUnsolved
-from tests.crawl_browser import SETTINGS
+from tests.crawl_browser import crawl_settings
 from tests.crawling import Crawl
 from tests.register import FORM, WAYS, Register, crawl, wall
 from tests.stub import ApiStub
@@ -28,7 +28,7 @@ def page(register: Register, path: str, **more: Any) -> Request:
 async def browse(
     register: Register, reader: ApiStub, start: list[Request], rule: Any = None, **more: Any
 ) -> Crawl:
-    done: Crawl = await crawl(register, reader, start, rule, **{**SETTINGS, **more})
+    done: Crawl = await crawl(register, reader, start, rule, **{**crawl_settings(), **more})
     stats = done.all_stats
     assert stats["playwright/page_count/closed"] == stats["playwright/page_count"]
     return done
