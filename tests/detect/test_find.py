@@ -220,6 +220,38 @@ def test_images_are_found_however_they_are_written(image: str) -> None:
     assert not found.needs_playwright
 
 
+def test_a_search_page_with_a_captcha_as_forums_have_them() -> None:
+    page = Selector(
+        "<form action=?action=search2 method=post><input name=search maxlength=100>"
+        "<button type=button>Clear</button><div id=verification_control_search>"
+        "<img src='/index.php?action=verificationcode;vid=search;rand=6f3a9c1b2d7e4f50'"
+        " alt='Visual verification' id=verification_image_search>"
+        "<a href='?rand=1' id=visual_verification_search_refresh>Request another image</a>"
+        "Type the letters shown in the picture: <input name='search_vv[code]' size=30></div>"
+        "<input type=submit name=b_search value=Search></form>"
+    )
+    rule = resolve(AUTO, page)
+    assert rule is not None
+    assert rule.image == "#verification_image_search"
+    assert rule.input == 'input[name="search_vv[code]"]'
+    assert rule.submit is None
+
+
+def test_spinners_inside_a_captchas_box_are_waited_for() -> None:
+    box = "<form><input placeholder=验证码><div class='captcha{}'>{}</div></form>"
+    spinner = (
+        "<div class=el-loading-mask><div class=el-loading-spinner>"
+        "<svg viewBox='25 25 50 50' class=circular></svg></div></div>"
+    )
+    image = "<img src='data:image/png;base64,iVBORw0KGgo='>"
+    for inside in (spinner, image + spinner):
+        page = Selector(box.format(" el-loading-parent--relative", inside))
+        assert resolve(AUTO, page, browser=True) is None
+    rule = resolve(AUTO, Selector(box.format("", image)), browser=True)
+    assert rule is not None
+    assert rule.image == "div.captcha img"
+
+
 def test_noscript_is_not_for_browsers() -> None:
     page = Selector("<form><noscript><img src=captcha.php></noscript><input name=captcha></form>")
     assert resolve(AUTO, page) is not None
