@@ -99,7 +99,7 @@ class Answer:
     def _without_image(self, look: Look, calm: float, is_new: bool) -> Seen | None:
         """A page that shows no image. It may be drawn late, or be hidden until the site answers."""
         is_error = self._status(look) >= 400
-        if is_new and (is_error or look.is_blank):
+        if is_new and (is_error or look.is_blank or look.is_static):
             return self._sum_up(look)
         if self._rule.success or look.field:
             return None
