@@ -122,10 +122,12 @@ def test_kill_9_at_any_point_loses_no_paid_call(
     site.every_k = 1  # every page costs a call
     calls_before_the_end = (1, 2, 3, 5, 7, 9, 12)
     for calls in calls_before_the_end:
-        process = start_crawl([f"{site.url}/every_k/?n=300"], config)
-        api.wait_for(len(api.calls) + calls, timeout=30)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        with start_crawl([f"{site.url}/every_k/?n=300"], config) as process:
+            try:
+                api.wait_for(len(api.calls) + calls, timeout=60)
+            finally:
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
     written = Counter(outcome for outcome, *_ in rows(journal))
     # A call is written down before it is sent, so the last one of a run may not have been sent.
     assert len(api.calls) <= sum(written.values()) <= len(api.calls) + 7
@@ -340,10 +342,12 @@ def test_kill_9_and_resume_in_a_new_process(
     """A journal that a killed process left behind works for the next one."""
     config = settings("inplace", ACECAPTCHA_JOURNAL=str(tmp_path / "journal.db"))
     api.gate.clear()
-    process = start_crawl([f"{site.url}/inplace/?n=10"], config)
-    api.wait_for(1)
-    process.kill()
-    process.communicate()
+    with start_crawl([f"{site.url}/inplace/?n=10"], config) as process:
+        try:
+            api.wait_for(1, timeout=60)  # on a busy machine a process takes its time to start
+        finally:
+            process.kill()
+            process.communicate()
     api.gate.set()
     result = finish_crawl(start_crawl([f"{site.url}/inplace/?n=10"], config))
     assert result["records"] == ALL_100[:10]

@@ -188,10 +188,13 @@ def test_a_signal_while_the_form_hangs(
 ) -> None:
     hanging = hang("form")
     config = settings("inplace", JOBDIR=str(tmp_path), CONCURRENT_REQUESTS=8, **reactor)
-    process = start_crawl([f"{site.url}/inplace/?n=20"], config)
-    assert hanging.has_hung.wait(30)
-    process.send_signal(stop)
-    stopped = finish_crawl(process, timeout=30)  # Scrapy itself would wait for 180 s
+    with start_crawl([f"{site.url}/inplace/?n=20"], config) as process:
+        try:
+            assert hanging.has_hung.wait(60)
+            process.send_signal(stop)
+            stopped = finish_crawl(process, timeout=60)  # Scrapy itself would wait for 180 s
+        finally:
+            process.kill()
     assert (stopped["reason"], stopped["errors"]) == ("shutdown", [])
     assert "Traceback" not in stopped["log"]
     assert "Unhandled" not in stopped["log"]
