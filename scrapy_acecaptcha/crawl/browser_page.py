@@ -32,7 +32,7 @@ class Document:
     :param body: the page's source as its scripts have left it, or the bytes of a file
     :param text: what is to be seen of it
     :param is_text: it is plain text or JSON, around which the browser has put some HTML
-    :param is_asked: it came from the address that the spider asked for, by GET
+    :param was_got: a GET has brought it
     """
 
     url: str
@@ -89,7 +89,7 @@ class BrowserPage:
         return int(self._navigation.status), headers
 
     async def document(self) -> Document:
-        """What stands on the page, or on another page that it has opened."""
+        """What stands on the page."""
         html, text, is_bare = await self._read()
         status, headers = await self.head()
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
