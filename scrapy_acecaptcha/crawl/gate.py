@@ -193,7 +193,8 @@ class Session:
 
     def _forget_gone(self) -> None:
         """Count as landed what other middlewares dealt with: redirected, dropped, failed."""
-        for request in self._in_flight.keys() - self._active():
+        active = self._active()  # may be a thousand, most of them held
+        for request in [one for one in self._in_flight if one not in active]:
             del self._in_flight[request]
             self._received += 1
 
