@@ -26,14 +26,15 @@ coverage: .venv/ready
 	$(BIN)/python -m scripts.prepare_tests
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term:skip-covered
 
-# The oldest versions of Scrapy, requests and the extras that we promise to work with.
+# The oldest versions of Scrapy, requests and the extras that we promise to work with. They may use
+# what has been deprecated since, so warnings are no errors.
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/pip install --quiet --disable-pip-version-check uv
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python \
 		--resolution lowest-direct --editable '.[test]' 'httpx>=0.28'
 	.venv-oldest/bin/python -m scripts.prepare_tests
-	.venv-oldest/bin/python -m pytest tests/crawl/test_middleware.py tests/crawl/test_gate.py \
+	.venv-oldest/bin/python -m pytest -W default tests/crawl/test_middleware.py tests/crawl/test_gate.py \
 		tests/crawl/test_reliability.py tests/recognition/test_client.py tests/test_rules.py tests/test_flow.py
 
 lint: .venv/ready
