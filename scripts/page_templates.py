@@ -144,6 +144,7 @@ def _tag_libraries(html: str) -> str:
 
 
 def _vue(html: str) -> str:
+    html = re.sub(r"</?template\b[^>]*>", "", html)  # around what a component shows
     html = re.sub(
         r"<(?:el-input|a-input|van-field|v-text-field|Input)\b(?![^>]*type=.password)",
         "<input type=text",

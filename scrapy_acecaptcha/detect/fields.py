@@ -128,7 +128,11 @@ class AnswerFields:
     def _clearness(self, mark: Mark, is_speaking: bool) -> float:
         asked = self.asked(mark)
         clear = _CLEARNESS[asked.kind] if asked else 0
-        return max(clear, _CLEARNESS["its own words"] if is_speaking else 0)
+        if not is_speaking:
+            return clear
+        named = self.named(mark)
+        is_sure = named is not None and named.is_sure
+        return max(clear, _CLEARNESS["its names" if is_sure else "its own words"])
 
     def _may_take_answer(self, mark: Mark) -> bool:
         if self._given is not None:
@@ -136,8 +140,9 @@ class AnswerFields:
         element = mark.element
         said = self._document.label_text(mark)
         kind = (element.get("type") or "").lower()
-        if kind == "password" and not matches_captcha(said):
-            return False  # some hide what is typed, even of a captcha
+        own = attributes(element, "name", "id", "placeholder")
+        if kind == "password" and not any(map(matches_captcha, own)):
+            return False  # though some hide what is typed, even of a captcha
         if kind in _NOT_FOR_ANSWERS or widget(said):
             return False
         if is_to_stay_empty(said) or (self._form is not None and not self.is_inside(mark)):
@@ -153,6 +158,7 @@ _CLEARNESS = {
     "text: captcha": 4,
     "text: what is shown": 3,
     "text: enter letters": 3,
+    "its names": 4,
     "its own words": 3,
     "text: security code": 2,
 }

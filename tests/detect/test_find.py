@@ -351,6 +351,16 @@ def test_a_password_field_may_take_an_answer_only_if_it_says_so() -> None:
         assert (found[0].input if found else None) == expected
 
 
+def test_what_a_field_is_called_outweighs_what_stands_before_another() -> None:
+    page = Selector(
+        "<p>Captcha is invalid, please try again</p><input name=who><input name=subject>"
+        "<img src=/captcha.php><input name=security_code><button>Send</button>"
+    )
+    rule = resolve(AUTO, page)
+    assert rule is not None
+    assert rule.input == "input[name=security_code]"
+
+
 def test_a_captcha_that_is_called_after_its_reloading_is_found() -> None:
     page = "<form><input name=captcha><img id=refreshCaptcha src=/image></form>"
     assert resolve(AUTO, Selector(page)) is not None
