@@ -125,8 +125,8 @@ _OTHER_NAME = re.compile(
     r"\b(?:logos?|brand|banner\w*|head(?:er)?|kopf|cabecera|avatars?|gravatar|user ?pic|qr|qrcode|"
     r"ewm|erweima|weixin|wechat|bar ?code|(?:site|road|street)?maps?|charts?|graph|grafi\w*|"
     r"(?<!img )thumb\w*|products?|flags?|icons?|ico|smil\w*|emoji|sprite|arrow|btn|bg|background|"
-    r"pixel|spacer|counter|hit|watch|track\w*|rating|stars?|ads?|advert\w*|pub|web ?cam|cam|live|cvv|"
-    r"card|photo|foto|seal|emblem|wappen|escudo|brasao|crest|stemma|search|lup[ae]|preview|cover|"
+    r"pixel|spacer|counter|hit|watch|track\w*|rating|stars?|ads?|advert\w*|pub|web ?cam|cam|live|"
+    r"cvv|card|photo|foto|seal|emblem|wappen|escudo|brasao|crest|stemma|search|lup[ae]|preview|cover|"
     r"poster|profile)\b"
 )
 _AROUND_NAME = re.compile(
