@@ -70,12 +70,14 @@ def run(suite: Path, hosts: list[str], args: argparse.Namespace) -> dict[str, st
         command += ["-p", "acecaptcha_everywhere"]
     path = os.pathsep.join([str(suite), str(ROOT)])
     environment = {"SUITE_HOSTS": " ".join(hosts), "SUITE_IMAGE": IMAGE, "PYTHONPATH": path}
-    subprocess.run(  # noqa: S603 - its own user's
+    done = subprocess.run(  # noqa: S603 - its own user's
         [*command, *args.pytest, *args.tests],
         cwd=suite,
         env={**os.environ, **environment},
         check=False,
     )
+    if done.returncode not in {0, 1}:  # 1: tests failed
+        sys.exit(f"pytest could not run the suite (exit code {done.returncode}), see above")
     return outcomes(report)
 
 
