@@ -39,7 +39,7 @@ def test_an_image_that_has_gone_for_a_while_is_no_yes(
 def test_what_is_never_sent_is_paid_for_once(visit: Any, lab: Any, lab_api: Any) -> None:
     lab.page = IMAGE + "<input name=code><button type=button>Help</button>"
     with pytest.raises(CaptchaUnsolved, match="never sent"):
-        visit(submit="text=Help", timeout=300)
+        visit(submit="text=Help", timeout=1000)
     assert len(lab_api.calls) == 1
 
 
