@@ -208,8 +208,9 @@ class TestRead:
 
 
 READ_FOR_EVER = """
-import sys
+import signal, sys
 from scrapy_acecaptcha import AceCaptchaClient, Solver
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in a shell's background ignore it
 url, path = sys.argv[1:]
 Solver(client=AceCaptchaClient("token", url, tasks=True), journal=path).read(b"1")
 """
