@@ -210,8 +210,8 @@ def test_the_timeout_is_the_pages_own(browser: Any, lab: Any, client: Any) -> No
     lab.page = "<p>Nothing"
 
     def body(page: Any) -> Steps[Any]:
-        page.set_default_timeout(250)
         yield page.goto(lab.url)
+        page.set_default_timeout(250)
         yield solve_captcha(page, RULE, client=client)
 
     with pytest.raises(Exception, match=r"within 0\.25 s"):
