@@ -408,7 +408,8 @@ async def test_a_rule_for_the_host_of_the_captcha_is_enough(
     crawl = await run_crawl(start, config)
     assert crawl.errors == []
     assert crawl.records == records(12)
-    assert own.stats["elsewhere"]["solved"] == 1
+    # Requests of the first host are not held, as it has no rule: one more may be on its way.
+    assert own.stats["elsewhere"]["solved"] <= 2
     assert {page.request.url for page in crawl.pages} == {request.url for request in start}
     assert all(page.request.headers["X-Mine"] == b"1" for page in crawl.pages)
     assert {name for one in Watches.seen for name in one["meta"]} == {"mine"}
