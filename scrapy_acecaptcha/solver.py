@@ -244,9 +244,9 @@ class Solver:
         finally:
             self._turns.leave(session, turn)
 
-    def attempts_for(self, challenge: flow.Challenge) -> int:
-        """Images that may be read for *challenge*."""
-        return challenge.rule.max_attempts or self.max_attempts
+    def attempts_for(self, rule: CaptchaRule) -> int:
+        """Images that may be read for one captcha of *rule*."""
+        return rule.max_attempts or self.max_attempts
 
     def steps(
         self,
@@ -274,7 +274,7 @@ class Solver:
             is_judged=True,
         )
         reader = _Reader(self.recognizer, origin, waits or self._waits)
-        return flow.solve(challenge, reader.read, reader.tell, self.attempts_for(challenge) - used)
+        return flow.solve(challenge, reader.read, reader.tell, self.attempts_for(rule) - used)
 
 
 class SolverOwner:

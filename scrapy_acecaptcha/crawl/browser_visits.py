@@ -12,10 +12,10 @@ from scrapy import Request
 from scrapy_acecaptcha.crawl.captcha_page import shows_captcha
 from scrapy_acecaptcha.crawl.page_captcha import PageCaptcha
 from scrapy_acecaptcha.crawl.redirects import original_request
-from scrapy_acecaptcha.crawl.rule_health import AnswerWatch, RuleHealths
+from scrapy_acecaptcha.crawl.rule_health import RuleHealths
 from scrapy_acecaptcha.crawl.scrapy_playwright import Visit, is_for_browser, solves_itself
 from scrapy_acecaptcha.crawl.solving import hand_over
-from scrapy_acecaptcha.crawl.waiting import Stopped, Waits
+from scrapy_acecaptcha.crawl.waiting import Stopped
 from scrapy_acecaptcha.errors import AceCaptchaError, CaptchaUnsolved
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ class BrowserVisits:
         solving: GatedSolving,
         failure: FailurePolicy,
         healths: RuleHealths,
-        waits: Waits,
         max_image_bytes: int,
     ) -> None:
         self._sessions = sessions
@@ -51,7 +50,6 @@ class BrowserVisits:
         self._solving = solving
         self._failure = failure
         self._healths = healths
-        self._waits = waits
         self._max_image_bytes = max_image_bytes
         self._visits: WeakKeyDictionary[Request, Visit] = WeakKeyDictionary()
 
@@ -66,11 +64,7 @@ class BrowserVisits:
         visit = Visit(
             request,
             rule,
-            watch=AnswerWatch(
-                self._healths.of(request.url, rule),
-                self._waits,
-                self._solving.image_limit(rule, request),
-            ),
+            watch=self._solving.watch(rule, request),
             max_image_bytes=self._max_image_bytes,
             pass_captcha=self._pass_in_page,
             page_is_made=self._traffic.page_is_made,

@@ -19,7 +19,7 @@ from scrapy_acecaptcha.crawl.frames import enter_frame
 from scrapy_acecaptcha.crawl.inner_requests import INNER, InnerRequests, check_target
 from scrapy_acecaptcha.crawl.progress import Progress
 from scrapy_acecaptcha.crawl.redirects import again, original_request
-from scrapy_acecaptcha.crawl.rule_health import MAX_REFUSED, AnswerWatch, RuleHealths
+from scrapy_acecaptcha.crawl.rule_health import MAX_REFUSED, RuleHealths
 from scrapy_acecaptcha.crawl.scrapy_internals import is_stopping
 from scrapy_acecaptcha.crawl.sessions import SessionDropped, Sessions
 from scrapy_acecaptcha.crawl.settings import whole_number
@@ -80,6 +80,7 @@ class AceCaptchaMiddleware(SolverOwner):
         self._solving = GatedSolving(
             crawler,
             rules=rules,
+            healths=self._healths,
             solver=self.solver,
             traffic=self._traffic,
             waits=self._waits,
@@ -91,7 +92,6 @@ class AceCaptchaMiddleware(SolverOwner):
             solving=self._solving,
             failure=self._failure,
             healths=self._healths,
-            waits=self._waits,
             max_image_bytes=self._max_image_bytes,
         )
         self._tick: AsyncioLoopingCall | LoopingCall | None = None  # made when there is a loop
@@ -202,11 +202,7 @@ class AceCaptchaMiddleware(SolverOwner):
             response,
             rule,
             requests=self._inner_requests,
-            watch=AnswerWatch(
-                self._healths.of(request.url, rule),
-                self._waits,
-                self._solving.image_limit(rule, asked, request),
-            ),
+            watch=self._solving.watch(rule, asked, request),
             max_image_bytes=self._max_image_bytes,
         )
         if is_captcha and challenge.is_for_the_spider:

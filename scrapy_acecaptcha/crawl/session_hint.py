@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge
+from scrapy_acecaptcha.recognition.client import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -55,7 +56,7 @@ class SessionHint:
         at_once = [
             settings.getint("CONCURRENT_REQUESTS"),
             settings.getint("CONCURRENT_REQUESTS_PER_DOMAIN"),
-            settings.getint("ACECAPTCHA_CONCURRENCY", 16),
+            settings.getint("ACECAPTCHA_CONCURRENCY", DEFAULT_CONCURRENCY),
         ]
         return min(filter(None, at_once)) // rule.sessions  # 0: no limit
 

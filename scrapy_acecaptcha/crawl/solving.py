@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge
 from scrapy_acecaptcha.crawl.image_limit import ImageLimit, tries
 from scrapy_acecaptcha.crawl.page_captcha import PageCaptcha
+from scrapy_acecaptcha.crawl.rule_health import AnswerWatch, RuleHealths
 from scrapy_acecaptcha.crawl.session_hint import SessionHint
 from scrapy_acecaptcha.crawl.sessions import SessionDropped
 from scrapy_acecaptcha.crawl.waiting import Stopped, Waits
@@ -37,6 +38,7 @@ Captcha = ScrapyChallenge | PageCaptcha
 class GatedSolving:
     """Gets requests behind their captchas, one at a time in each session.
 
+    :param healths: what the crawl has learnt of its rules
     :param count: adds to a stat
     """
 
@@ -45,6 +47,7 @@ class GatedSolving:
         crawler: Crawler,
         *,
         rules: RuleBook,
+        healths: RuleHealths,
         solver: CrawlSolver,
         traffic: Traffic,
         waits: Waits,
@@ -52,16 +55,21 @@ class GatedSolving:
     ) -> None:
         self._crawler = crawler
         self._rules = rules
+        self._healths = healths
         self._solver = solver
         self._traffic = traffic
         self._waits = waits
         self._count = count
         self._hint = SessionHint(crawler, traffic.each_time)
 
-    def image_limit(self, rule: CaptchaRule, *requests: Request) -> ImageLimit:
-        """The images that may be read for a request, over its retries and refreshes."""
-        attempts = rule.max_attempts or self._solver.max_attempts
-        return ImageLimit(attempts * tries(self._crawler.settings, requests[0]), *requests)
+    def watch(self, rule: CaptchaRule, *requests: Request) -> AnswerWatch:
+        """Watch over the answers for a request, which are bounded over its retries and refreshes.
+
+        :param requests: the request in its versions: as the spider made it, as it was downloaded
+        """
+        most = self._solver.attempts_for(rule) * tries(self._crawler.settings, requests[0])
+        health = self._healths.of(requests[-1].url, rule)
+        return AnswerWatch(health, self._waits, ImageLimit(most, *requests))
 
     async def answer(
         self, challenge: ScrapyChallenge, key: Key | None, stale: bool, early: Turn | None = None
@@ -89,7 +97,7 @@ class GatedSolving:
             if not challenge.shows_captcha:  # the session has been let through meanwhile
                 await challenge.send_query()
             # A query that was sent again without a captcha may ask for one after all.
-            most = self._solver.attempts_for(challenge)
+            most = self._solver.attempts_for(challenge.rule)
             while challenge.shows_captcha:
                 if challenge.images_read >= most:
                     raise challenge.unsolved()
