@@ -50,12 +50,18 @@ class Seen:
         return self.kind == "nothing" or not self.is_ok or self.is_blank or self.is_silent_text
 
     @property
+    def answers_query(self) -> bool:
+        """Whether this is the answer to a query that was sent without a captcha."""
+        return self.is_ok and self.success is not False and not self.failure
+
+    @property
     def is_silent_text(self) -> bool:
         """Whether it is text of which the rule does not say what it means."""
         return self.kind == "text" and self.failure is None and not self.success
 
 
 NOTHING = Seen("nothing", status=0)
+QUERY_PAUSES = (0.0, 1.0, 2.0)  # seconds before a query is sent again, without a captcha
 
 
 @dataclass(frozen=True)

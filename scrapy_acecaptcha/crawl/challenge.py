@@ -252,9 +252,6 @@ class ScrapyChallenge(CrawlCaptcha):
         return see(response, self.rule, captcha=shows_captcha(response, self.rule))
 
     async def _see_answer(self) -> Seen:
-        return self._answer_seen()
-
-    def _answer_seen(self) -> Seen:
         return NOTHING if self._answer_page is None else self._see(self._answer_page)
 
     def _is_same_text(self) -> bool:
@@ -316,8 +313,8 @@ class ScrapyChallenge(CrawlCaptcha):
         lost = self._sent_no_cookie and bool(answer and answer.headers.get("Set-Cookie"))
         return Facts(
             image=self._image,
-            captcha_again=answer is not None and shows_captcha(answer, self.rule),
-            said_nothing=self._answer_seen().is_silent_text,
+            captcha_again=self._seen.captcha,
+            said_nothing=self._seen.is_silent_text,
             cookie_lost=lost,
             empty_fields=self._empty_fields,
             unsent=self._unsent,

@@ -13,6 +13,8 @@ from scrapy_acecaptcha.crawl.rule_health import AnswerWatch, Facts
 from scrapy_acecaptcha.errors import CaptchaUnsolved
 from scrapy_acecaptcha.verdict import (
     ACCEPTED,
+    NOTHING,
+    QUERY_PAUSES,
     Asked,
     Habit,
     Seen,
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from scrapy.http import Response
 
     from scrapy_acecaptcha.rules import CaptchaRule
-
-QUERY_PAUSES = (0.0, 1.0, 2.0)  # seconds before a query is sent again, without a captcha
 
 
 class CrawlCaptcha(ABC):
@@ -45,6 +45,7 @@ class CrawlCaptcha(ABC):
         self.images_read = 0
         self._watch = watch
         self._unsent = ""  # why the newest answer did not reach the site
+        self._seen = NOTHING  # of the newest answer
 
     @property
     @abstractmethod
@@ -105,9 +106,9 @@ class CrawlCaptcha(ABC):
         return is_accepted
 
     async def _judge(self) -> bool | None:
-        seen = await self._see_answer()
+        self._seen = await self._see_answer()
         asked, method, health = self._asked(), self.request.method, self._watch.health
-        verdict = judge(self.rule, seen, asked, health.habit(method))
+        verdict = judge(self.rule, self._seen, asked, health.habit(method))
         if asked and asked.came_back and verdict == ACCEPTED and not self.rule.fields:
             health.learn(method, Habit.BACK)
         if verdict.outcome == "unknown":
@@ -146,7 +147,7 @@ class CrawlCaptcha(ABC):
                 await self._watch.waits.sleep(pause)
             seen = await self._send_bare_form(page)
             if seen is not None:
-                if seen.captcha or (seen.is_ok and seen.success is not False and not seen.failure):
+                if seen.captcha or seen.answers_query:
                     return
                 told = f"HTTP {seen.status}"
         raise CaptchaUnsolved(

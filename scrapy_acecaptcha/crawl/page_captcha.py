@@ -65,7 +65,6 @@ class PageCaptcha(CrawlCaptcha):
         self._shows_bare_form = not shows_captcha
         self._stood_at = challenge.url  # when what the spider asked for was loaded
         self._image = b""  # digest of the newest
-        self._seen = NOTHING  # of the newest answer
         self._was_judged = False
         self._answer: Document | None = None
         self._newest: Document | None = None  # that was loaded since
@@ -124,8 +123,7 @@ class PageCaptcha(CrawlCaptcha):
             raise
         self._answer = await self._in_page(self._find_answer())
         self._shows_captcha = seen.captcha
-        self._seen = seen = self._completed(seen, self._answer)
-        return seen
+        return self._completed(seen, self._answer)
 
     async def _find_answer(self) -> Document:
         download, popup = self._challenge.observer.download, self._challenge.popup

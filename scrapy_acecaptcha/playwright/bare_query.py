@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 from scrapy_acecaptcha.errors import CaptchaUnsolved
 from scrapy_acecaptcha.flow import Steps
-from scrapy_acecaptcha.verdict import Seen, hand_on_when_free
+from scrapy_acecaptcha.verdict import QUERY_PAUSES, Seen, hand_on_when_free
 
 if TYPE_CHECKING:
     from scrapy_acecaptcha.playwright.challenge import PageChallenge
-
-PAUSES_MS = (0, 1000, 2000)  # before it is sent again
 
 
 class BareQuery:
@@ -34,20 +32,18 @@ class BareQuery:
 
         :raises CaptchaUnsolved: the site does not answer it
         """
-        for pause in PAUSES_MS:
+        for pause in QUERY_PAUSES:
             if pause:
-                yield self._challenge.page.wait_for_timeout(pause)
+                yield self._challenge.page.wait_for_timeout(pause * 1000)
                 if not (yield self._challenge.load_home()):
                     return False
             seen: Seen | None = yield self._challenge.send_query()
             if seen is None:
                 continue
-            if seen.kind == "file" or (
-                seen.is_ok and not (seen.captcha or seen.failure or seen.success is False)
-            ):
-                return True
             if seen.captcha:
                 return False
+            if seen.kind == "file" or seen.answers_query:
+                return True
         raise CaptchaUnsolved(
             "The form was sent without a captcha, as it asked for none, and was not answered",
             url=self._challenge.url,
