@@ -16,6 +16,7 @@ from scrapy_acecaptcha.cli.probe_report import Report, StepFailed, step, tell_ca
 from scrapy_acecaptcha.detect.find import (
     AUTO_CONFIDENCE,
     Candidate,
+    button_for,
     find_captchas,
     find_widgets,
 )
@@ -71,7 +72,7 @@ def found_rule(
         raise StepFailed(
             "image", "a script draws or loads it, so that only Playwright has it: try --browser"
         )
-    submit = best.submit if browser or not best.submits_by_script else None
+    submit = button_for(best, browser=browser)
     return CaptchaRule.parse({"image": best.image, "input": best.input, "submit": submit, **fields})
 
 

@@ -8,8 +8,9 @@ from scrapy.http import HtmlResponse, Response, TextResponse
 
 from scrapy_acecaptcha.crawl.captcha_page import shows_captcha
 from scrapy_acecaptcha.crawl.challenge import ScrapyChallenge
+from scrapy_acecaptcha.crawl.evidence import page_text, response_kind
 from scrapy_acecaptcha.crawl.pages import page_of
-from scrapy_acecaptcha.page.page_text import PageText, sounds_refused
+from scrapy_acecaptcha.page.page_text import sounds_refused
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import squeeze
 from scrapy_acecaptcha.verdict import Habit
@@ -46,11 +47,11 @@ def rule_that_tells(
 def _telling_text(answer: Response, captcha_page: Response) -> str:
     """A short text of the form's answer that the captcha's page does not have; else empty."""
     page, before = page_of(answer), page_of(captcha_page)
-    if page is None or b"<" not in answer.body:
+    if page is None or response_kind(answer) != "page":
         said = [squeeze(answer.text)] if isinstance(answer, TextResponse) else []
     else:
-        said = [*PageText(page.selector.root).alerts, *_said_by(page)]
-    known = PageText(before.selector.root).visible if before is not None else ""
+        said = [*page_text(page).alerts, *_said_by(page)]
+    known = page_text(before).visible if before is not None else ""
     new = [text for text in said if 2 < len(text) <= MAX_TEXT and text not in known]
     return min(new, key=lambda text: not sounds_refused(text), default="")
 

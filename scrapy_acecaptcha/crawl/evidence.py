@@ -17,7 +17,8 @@ from scrapy_acecaptcha.verdict import Seen
 _texts: WeakKeyDictionary[HtmlResponse, PageText] = WeakKeyDictionary()
 
 
-def _text(page: HtmlResponse) -> PageText:
+def page_text(page: HtmlResponse) -> PageText:
+    """The words of a page, gathered once."""
     if page not in _texts:
         _texts[page] = PageText(page.selector.root)
     return _texts[page]
@@ -32,9 +33,9 @@ def see(
     :param is_bare_form: it is the query's form, with no captcha in it
     """
     page = page_of(response)
-    text = None if page is None else _text(page)
+    text = None if page is None else page_text(page)
     return Seen(
-        _kind(response),
+        response_kind(response),
         status=response.status,
         is_blank=not response.body.strip() if text is None else text.is_blank,
         captcha=captcha,
@@ -45,7 +46,8 @@ def see(
     )
 
 
-def _kind(response: Response) -> Literal["page", "text", "file"]:
+def response_kind(response: Response) -> Literal["page", "text", "file"]:
+    """What *response* is by its bytes, see :class:`Seen`."""
     if page_of(response) is not None:
         # Servers send JSON and mere words as text/html, too, when nobody tells them otherwise.
         return "page" if b"<" in response.body else "text"
@@ -81,7 +83,7 @@ def matches(response: Response, selector: str) -> bool:
     if page is not None:
         if text is None:
             return bool(select(page.selector, selector))
-        words = _text(page)
+        words = page_text(page)
         return words.has(text) or any(text in said for said in words.alerts)
     if text is None or not isinstance(response, TextResponse):
         return False
@@ -92,5 +94,5 @@ def same_text(one: Response, other: Response) -> bool:
     """Whether two responses show the same text."""
     page, another = page_of(one), page_of(other)
     if page is not None and another is not None:
-        return _text(page).visible == _text(another).visible
+        return page_text(page).visible == page_text(another).visible
     return one.body == other.body

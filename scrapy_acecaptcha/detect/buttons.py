@@ -9,12 +9,10 @@ from typing import Any
 
 from scrapy_acecaptcha.detect.document import Document, Mark, attributes, beginning_of_text
 from scrapy_acecaptcha.detect.vocabulary import does_not_send, loads_another, sends, spelled
-from scrapy_acecaptcha.page.controls import kind_of
+from scrapy_acecaptcha.page.controls import SUBMIT_TYPES, is_submit, kind_of
 
 MAX_BUTTONS = 40  # of a form that are looked at
 MAX_SCRIPT = 200  # characters of a handler whose function's name may tell what it does
-
-_SUBMITS = ("submit", "image")
 
 
 class Buttons:
@@ -43,7 +41,7 @@ class Buttons:
             if button.element not in (field.element, picture.element)
         ]
         behind = max(field.offset, picture.offset)
-        own = [b for b in near if submits(b.element)]
+        own = [b for b in near if is_submit(b.element)]
         if field.form is None:  # the page is a part of one, or its script sends the answer
             chosen = _first_to_click(near, behind) or _best_submit(own, behind)
             return chosen.element if chosen else None
@@ -63,16 +61,11 @@ def _first_to_click(near: list[Mark], behind: int, *, must_say_so: bool = False)
     return next((b for b in later if _may_send(b.element, must_say_so=must_say_so)), None)
 
 
-def submits(element: Any) -> bool:
-    """Whether *element* is a submit button of a form; an untyped <button> is one."""
-    return element.tag in ("button", "input") and kind_of(element) in _SUBMITS
-
-
 def _may_send(element: Any, *, must_say_so: bool) -> bool:
     """Whether *element* sends the form, by itself or by a script, when it is clicked on."""
     if _is_other(element):
         return False
-    is_button = element.tag == "button" or kind_of(element) in ("button", *_SUBMITS)
+    is_button = element.tag == "button" or kind_of(element) in ("button", *SUBMIT_TYPES)
     if is_button and not must_say_so:
         return True
     return (is_button or element.tag in ("a", "img")) and sends(_said(element))

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 from lxml import etree
 from parsel import Selector
 
-from scrapy_acecaptcha.detect.buttons import Buttons, submits
+from scrapy_acecaptcha.detect.buttons import Buttons
 from scrapy_acecaptcha.detect.document import Document, Mark, attributes
 from scrapy_acecaptcha.detect.fields import AnswerFields
 from scrapy_acecaptcha.detect.picture import Picture
 from scrapy_acecaptcha.detect.scoring import Evidence, Scoring, confidence
 from scrapy_acecaptcha.detect.unique_selector import UniqueSelectors
 from scrapy_acecaptcha.detect.vocabulary import widget
+from scrapy_acecaptcha.page.controls import is_submit
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import has_ascii_letters, select
 
@@ -130,7 +131,7 @@ class _Weighed(NamedTuple):
             address=picture.absolute_address(base_url),
             needs_playwright=picture.element.tag != "svg" and not picture.address,
             submit=selectors.of(button) if button is not None else None,
-            submits_by_script=button is not None and not submits(button),
+            submits_by_script=button is not None and not is_submit(button),
         )
 
 
@@ -170,12 +171,12 @@ def resolve(
                 image=found.image,
                 input=rule.input or found.input,
                 form=rule.form or found.form,
-                submit=rule.submit or _button_for(found, browser=browser),
+                submit=rule.submit or button_for(found, browser=browser),
             )
     return None
 
 
-def _button_for(found: Candidate, *, browser: bool) -> str | None:
+def button_for(found: Candidate, *, browser: bool) -> str | None:
     """The button that a rule made of *found* names: without scripts, only one of the form's own."""
     return found.submit if browser or not found.submits_by_script else None
 

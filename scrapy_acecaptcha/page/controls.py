@@ -10,10 +10,11 @@ from typing import Any
 from scrapy_acecaptcha.page.form_encoding import Entry
 
 CONTROLS = ("input", "select", "textarea", "button")
-BUTTON_TYPES = frozenset({"button", "reset", "submit", "image"})
+SUBMIT_TYPES = frozenset({"submit", "image"})
+BUTTON_TYPES = SUBMIT_TYPES | {"button", "reset"}
 NOT_FILLED = frozenset({*BUTTON_TYPES, "select", "file"})
 _OTHER_KINDS = {"hidden", "checkbox", "radio", "file", "range", "color", "date"}
-_NOT_TEXT = BUTTON_TYPES | _OTHER_KINDS
+NOT_TEXT = BUTTON_TYPES | _OTHER_KINDS
 MAX_SAID = 100  # characters of an attribute in which words are looked for
 MAX_NODES = 60  # elements inside of a label or an option that are read
 
@@ -26,11 +27,16 @@ def kind_of(control: Any) -> str:
     return kind if control.tag == "input" else str(control.tag)
 
 
+def is_submit(control: Any) -> bool:
+    """Whether *control* is a button that sends its form; an untyped <button> is one."""
+    return control.tag in ("button", "input") and kind_of(control) in SUBMIT_TYPES
+
+
 def is_text(control: Any) -> bool:
     """Whether people type a line of text into *control*."""
     return (
         control.tag == "input"
-        and kind_of(control) not in _NOT_TEXT
+        and kind_of(control) not in NOT_TEXT
         and control.get("readonly") is None
     )
 

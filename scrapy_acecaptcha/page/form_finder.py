@@ -7,7 +7,7 @@ from typing import Any
 
 from scrapy_acecaptcha.errors import CaptchaImageError, RuleError
 from scrapy_acecaptcha.page.answer_field import answer_fields, matches_captcha, undecided
-from scrapy_acecaptcha.page.controls import caption, is_text, kind_of, told_name
+from scrapy_acecaptcha.page.controls import caption, is_submit, is_text, told_name
 from scrapy_acecaptcha.page.document import Document
 from scrapy_acecaptcha.rules import CaptchaRule
 from scrapy_acecaptcha.selectors import same_text, select, text_of
@@ -145,7 +145,7 @@ class FormFinder:
 
     def button(self, controls: Collection[Any]) -> Any:
         """The button to press; None if the form has none and is sent by Enter."""
-        buttons = [c for c in controls if kind_of(c) in ("submit", "image")]
+        buttons = [c for c in controls if is_submit(c)]
         if self._rule.submit is None:
             return self._first_button([b for b in buttons if not self._document.is_disabled(b)])
         text = text_of(self._rule.submit)

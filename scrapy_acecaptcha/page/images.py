@@ -25,6 +25,8 @@ _SIGNATURES = {
     ),
 }
 
+RASTER = frozenset(_SIGNATURES) - {"svg"}
+
 
 def image_format(data: bytes) -> str | None:
     """Tell an image by its first bytes: png, jpeg, gif, bmp, webp, svg; None for anything else."""

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-_NO_TEXT = {
-    *("hidden", "checkbox", "radio", "file", "range", "color", "date"),
-    *("button", "reset", "submit", "image"),
-}
+from scrapy_acecaptcha.page.controls import NOT_TEXT, SUBMIT_TYPES
 
 
 class Control(TypedDict):
@@ -40,12 +37,12 @@ def named(control: Control) -> str:
 
 def is_text_field(control: Control) -> bool:
     """Whether people can type a text into it."""
-    return control["tag"] == "input" and control["type"] not in _NO_TEXT and control["shown"]
+    return control["tag"] == "input" and control["type"] not in NOT_TEXT and control["shown"]
 
 
 def is_submit_button(control: Control) -> bool:
     """Whether it sends its form."""
-    is_button = control["type"] in ("submit", "image") and control["tag"] in ("button", "input")
+    is_button = control["type"] in SUBMIT_TYPES and control["tag"] in ("button", "input")
     # A captcha that is an <input type=image> would submit the form, too.
     return is_button and control["in_form"] and control["shown"] and not control["is_image"]
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from scrapy_acecaptcha.errors import AceCaptchaError
-from scrapy_acecaptcha.page.images import image_format
+from scrapy_acecaptcha.page.images import RASTER, image_format
 from scrapy_acecaptcha.recognition.journal_file import Call, Snapshot
-from scrapy_acecaptcha.report.gallery import RASTER
 
 
 def export_images(

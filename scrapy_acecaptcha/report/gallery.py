@@ -9,11 +9,9 @@ from collections.abc import Iterable
 from tempfile import TemporaryFile
 from typing import TextIO
 
-from scrapy_acecaptcha.page.images import image_format
+from scrapy_acecaptcha.page.images import RASTER, image_format
 from scrapy_acecaptcha.recognition.journal_file import OUTCOMES, Call
 from scrapy_acecaptcha.report.charts import cut
-
-RASTER = frozenset({"png", "jpeg", "gif", "bmp", "webp"})
 
 _MAX_IMAGE = 256_000  # bytes of one image that is put on the page
 _MAX_IMAGES = 96_000_000  # bytes of all of them
