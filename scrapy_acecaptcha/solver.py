@@ -13,6 +13,7 @@ from scrapy_acecaptcha.errors import SettingsError
 from scrapy_acecaptcha.flow import CaptchaResult, Outcome, Steps
 from scrapy_acecaptcha.recognition.budget import Budget
 from scrapy_acecaptcha.recognition.client import AceCaptchaClient
+from scrapy_acecaptcha.recognition.closing import Closing
 from scrapy_acecaptcha.recognition.journal import Journal
 from scrapy_acecaptcha.recognition.local import ReadLocally
 from scrapy_acecaptcha.recognition.recognizer import Origin, Reading, Recognizer
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from scrapy.crawler import Crawler
-    from typing_extensions import Self
 
 __all__ = ["DEFAULT_MAX_ATTEMPTS", "Reading", "Solver", "SolverOwner"]
 
@@ -49,7 +49,7 @@ class PlainChallenge(Protocol):
         """Get a fresh image; False if the site asks for no captcha any more."""
 
 
-class Solver:
+class Solver(Closing):
     """Reads captchas and solves them, with journal, budget and counts around the API's client.
 
     ::
@@ -128,9 +128,6 @@ class Solver:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} of {self.client!r}>"
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self,

@@ -66,6 +66,7 @@ class ScrapyChallenge(CrawlCaptcha):
         self._answer_page: Response | None = None
         self._image = b""  # digest of the newest
         self._form: Form | None = None  # the newest with a captcha
+        self._parsed: tuple[Response, Form] | None = None  # a page, and its form
         self._empty_fields: tuple[str, ...] = ()  # of the form as it was sent
         self._is_fresh = False  # self.page was downloaded after the newest answer was sent
 
@@ -140,7 +141,9 @@ class ScrapyChallenge(CrawlCaptcha):
 
         :raises RuleError: it or the field for the answer cannot be found
         """
-        return self._form_in_hand()
+        if self._parsed is None or self._parsed[0] is not self.page:
+            self._parsed = (self.page, self._form_in_hand())
+        return self._parsed[1]
 
     def _form_in_hand(self, bare: bool | Form = False) -> Form:
         return Form(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -86,7 +87,7 @@ class Form:
         self._typed: dict[Any, str] = {}
         self._checked: dict[Any, bool] = {}
         self._picked: dict[Any, set[Any]] = {}
-        self._added: list[Entry] = []
+        self._added: dict[str, list[Entry]] = {}  # by name: what the page has no control for
         self.is_filled_in_again = (
             posted is not None
             and self._is_sent_to(posted.url)
@@ -94,7 +95,7 @@ class Form:
         )
 
     def submission(self, answer: str) -> Submission:
-        """Fill in *answer* and the rule's fields and press the button.
+        """Fill in *answer* and the rule's fields and press the button; again with another answer.
 
         :raises CaptchaFormError: the form's action is not an http(s) address, leads from https to
             http, or to another site that is not one of the rule's hosts
@@ -184,7 +185,7 @@ class Form:
             self._choose(control, values)
         if not boxes and not selects:
             self._typed.update(zip(others, values, strict=False))
-            self._added += [Entry(name, text) for text in values[len(others) :]]
+            self._added[name] = [Entry(name, text) for text in values[len(others) :]]
 
     def _controls_called(self, name: str) -> tuple[list[Any], list[Any], list[Any]]:
         """Boxes, lists to choose from, and fields of that *name*."""
@@ -236,7 +237,7 @@ class Form:
                 name, kind = control.get("name"), kind_of(control)
                 if kind != "radio" or control is chosen.get(name):
                     entries += [Entry(name, v, kind == "file") for v in self._values(control)]
-        entries += self._added
+        entries += chain.from_iterable(self._added.values())
         return [Entry(_as_sent(e.name), _as_sent(e.value), e.is_file) for e in entries]
 
     def _is_checked(self, box: Any) -> bool:

@@ -751,3 +751,9 @@ def test_the_field_for_the_answer_is_told_by_what_it_says(field: str) -> None:
     others = "<input name=q><input name=postcode><input name=country_code><input name=phone>"
     found = form(f"<form>{PIC}{others}{field}</form>")
     assert found.input is found._document.selector.xpath("(//input)[last()]")[0].root
+
+
+def test_a_form_can_be_sent_again_with_another_answer() -> None:
+    found = form("<form><img id=c><input name=code></form>", fields={"added": ["1", "2"]})
+    found.submission("A")
+    assert found.submission("B").url.endswith("?code=B&added=1&added=2")
