@@ -5,13 +5,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
+from scrapy_acecaptcha import AceCaptchaClient
 from scripts.browser import find_browser
 from scripts.prepare_tests import find_redis, in_ci
+from tests.crawling import TOKEN
 from tests.redis_server import RedisServer
 from tests.register import Register
 from tests.site import RULES, CaptchaSite
@@ -80,6 +83,19 @@ def api(site: CaptchaSite) -> Iterator[ApiStub]:
     """The recognition API, which never errs unless a test tells it to."""
     with ApiStub(site.answers) as stub:
         yield stub
+
+
+@pytest.fixture
+def client(api: ApiStub) -> Iterator[AceCaptchaClient]:
+    """A client of it that does not try again."""
+    with AceCaptchaClient(TOKEN, api.url, retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a journal may be."""
+    return tmp_path / "captchas.db"
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pytest
 from scrapy import Request, Spider
 from scrapy.crawler import Crawler, CrawlerRunner
 from scrapy.http import Response
@@ -15,6 +16,15 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 TOKEN = "test-token-0123456789"
+
+on_other_reactors = pytest.mark.parametrize(
+    "reactor",
+    [
+        {"TWISTED_REACTOR": "twisted.internet.selectreactor.SelectReactor"},
+        {"TWISTED_REACTOR_ENABLED": False},
+    ],
+    ids=["select", "none"],
+)
 
 
 @dataclass

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from flask import Flask, redirect, request, session
 
 from tests.crawling import CollectingSpider, run_crawl
@@ -49,6 +50,12 @@ class Register:
 
     def form(self, action: str = "", fields: str = "", message: str = "") -> str:
         return f"<title>Check</title><p>{message}</p>" + FORM.format(action=action, fields=fields)
+
+    def query(self, *, free: bool) -> str:
+        """A search form, which asks for no captcha in a session that has been let through."""
+        fields = "<input name=q>"
+        bare = f"<form method=post>{fields}<button>Go</button></form>"
+        return bare if free else self.form(fields=fields)
 
     def record(self, path: str) -> str:
         return f"<title>Record</title><h1 class=record>Record {path.rpartition('/')[2]}</h1>"
@@ -132,3 +139,12 @@ def crawl(
         settings,
         spider=spider,
     )
+
+
+def check_suspended(caplog: pytest.LogCaptureFixture, *, answers: int) -> None:
+    """One ERROR says why a rule was suspended whose form was sent without a court."""
+    told = [r.getMessage() for r in caplog.records if "is suspended until" in r.getMessage()]
+    assert len(told) == 1
+    assert f"{answers} answers in a row were not taken" in told[0]
+    assert "sent with nothing in court: fill it in by `fields`" in told[0]
+    assert "`success`" in told[0]

@@ -53,17 +53,6 @@ def bound() -> Iterator[JsonApi]:
         yield site
 
 
-@pytest.fixture
-def client(api: ApiStub) -> Iterator[AceCaptchaClient]:
-    with AceCaptchaClient(TOKEN, api.url, retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "captchas.db"
-
-
 def rows(path: Path) -> list[tuple[Any, ...]]:
     with sqlite3.connect(path) as db:
         return db.execute("SELECT spider, host, outcome, answer FROM calls ORDER BY id").fetchall()

@@ -24,7 +24,7 @@ from scrapy_acecaptcha.crawl import waiting
 from scrapy_acecaptcha.crawl.gates import Gates
 from scrapy_acecaptcha.crawl.waiting import Stopped, Waits
 from tests.crawl_process import finish_crawl, start_crawl
-from tests.crawling import run_crawl
+from tests.crawling import on_other_reactors, run_crawl
 from tests.site import CaptchaSite
 from tests.stub import ApiStub
 
@@ -318,14 +318,7 @@ async def test_when_nobody_can_lead_everybody_gets_the_error(
 # Reactors, and the end
 
 
-@pytest.mark.parametrize(
-    "reactor",
-    [
-        {"TWISTED_REACTOR": "twisted.internet.selectreactor.SelectReactor"},
-        {"TWISTED_REACTOR_ENABLED": False},
-    ],
-    ids=["select", "none"],
-)
+@on_other_reactors
 @pytest.mark.slow
 @pytest.mark.parametrize(("scenario", "n"), [("query", 20), ("through", 40)])
 def test_other_reactors(

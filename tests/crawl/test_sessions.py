@@ -21,7 +21,7 @@ from scrapy_acecaptcha import RuleError
 from scrapy_acecaptcha.crawl.sessions import Sessions
 from scrapy_acecaptcha.rule_book import RuleBook
 from tests.crawl_process import finish_crawl, start_crawl
-from tests.crawling import CollectingSpider, Crawl, run_crawl
+from tests.crawling import CollectingSpider, Crawl, on_other_reactors, run_crawl
 from tests.site import CaptchaSite, Scenario
 from tests.site.forms import QueryGet, Ticket
 from tests.stub import ApiStub
@@ -355,14 +355,7 @@ async def test_requests_that_wait_for_a_session_are_kept_when_the_crawl_stops(
     assert second.errors == []
 
 
-@pytest.mark.parametrize(
-    "reactor",
-    [
-        {"TWISTED_REACTOR": "twisted.internet.selectreactor.SelectReactor"},
-        {"TWISTED_REACTOR_ENABLED": False},
-    ],
-    ids=["select", "none"],
-)
+@on_other_reactors
 @pytest.mark.slow
 @pytest.mark.parametrize("wall", ["query", "every_k"])
 def test_other_reactors(

@@ -11,7 +11,7 @@ from scrapy import FormRequest, Request
 
 from scrapy_acecaptcha import CaptchaUnsolved
 from tests.crawling import CollectingSpider, Crawl
-from tests.register import RULE, WAYS, Register, crawl, wall
+from tests.register import RULE, WAYS, Register, check_suspended, crawl, wall
 from tests.stub import ApiStub
 
 
@@ -76,13 +76,11 @@ async def test_an_empty_form_is_sent_again_without_a_captcha(
     """A query is answered 403, but the session has been let through meanwhile."""
 
     def view(path: str) -> Any:
-        fields = "<input name=q>"
         if request.method == "GET":
-            bare = f"<form method=post>{fields}<button>Go</button></form>"
-            return bare if session.get("free") else register.form(fields=fields)
+            return register.query(free=session.get("free", False))
         if not session.get("free"):
             if not register.is_right():
-                return register.form(fields=fields)
+                return register.query(free=False)
             session["free"] = True
             return "You searched a second ago", 403
         return register.record(f"x/{request.form['q']}")
@@ -98,10 +96,8 @@ async def test_a_session_let_through_meanwhile_still_gets_its_query(
     register: Register, reader: ApiStub
 ) -> None:
     def view(path: str) -> Any:
-        fields = "<input name=q>"
         if request.method == "GET":
-            bare = f"<form method=post>{fields}<button>Go</button></form>"
-            return bare if session.get("free") else register.form(fields=fields)
+            return register.query(free=session.get("free", False))
         session["free"] = session.get("free") or register.is_right()
         return register.record(f"x/{request.form['q']}") if session["free"] else register.form()
 
@@ -126,12 +122,10 @@ async def test_one_request_reads_no_more_images_than_it_may_have_attempts(
     """A site takes answers, lets the session through, and asks for a captcha all the same."""
 
     def view(path: str) -> Any:
-        fields = "<input name=q>"
         if request.method == "GET":
-            bare = f"<form method=post>{fields}<button>Go</button></form>"
-            return bare if session.pop("free", False) else register.form(fields=fields)
+            return register.query(free=session.pop("free", False))
         if "code" not in request.form or not register.is_right():
-            return register.form(fields=fields)
+            return register.query(free=False)
         session["free"] = True
         return "You searched a second ago", 403
 
@@ -240,11 +234,7 @@ async def test_a_rule_that_can_never_succeed_is_suspended(
     assert len(reader.calls) == 5
     assert done.pages == []
     assert [type(error) for error in done.errors] == [CaptchaUnsolved] * 10
-    told = [r.getMessage() for r in caplog.records if "is suspended until" in r.getMessage()]
-    assert len(told) == 1
-    assert "5 answers in a row were not taken" in told[0]
-    assert "sent with nothing in court: fill it in by `fields`" in told[0]
-    assert "`success`" in told[0]
+    check_suspended(caplog, answers=5)
 
 
 @ensureDeferred

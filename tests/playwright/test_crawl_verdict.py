@@ -14,7 +14,7 @@ from scrapy import Request
 from scrapy_acecaptcha import CaptchaUnsolved
 from tests.crawl_browser import crawl_settings
 from tests.crawling import Crawl
-from tests.register import FORM, WAYS, Register, crawl, wall
+from tests.register import FORM, WAYS, Register, check_suspended, crawl, wall
 from tests.stub import ApiStub
 
 pytestmark = pytest.mark.usefixtures("browser_crawls")
@@ -199,11 +199,7 @@ async def test_a_rule_that_can_never_succeed_is_suspended(
     assert len(reader.calls) == 4
     assert done.pages == []
     assert [type(error) for error in done.errors] == [CaptchaUnsolved] * 4
-    told = [r.getMessage() for r in caplog.records if "is suspended until" in r.getMessage()]
-    assert len(told) == 1
-    assert "4 answers in a row were not taken" in told[0]
-    assert "sent with nothing in court: fill it in by `fields`" in told[0]
-    assert "`success`" in told[0]
+    check_suspended(caplog, answers=4)
 
 
 @ensureDeferred

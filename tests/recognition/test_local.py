@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,23 +18,12 @@ from pytest_twisted import ensureDeferred
 
 from scrapy_acecaptcha import AceCaptchaClient, CaptchaRule, SettingsError, Solver
 from scrapy_acecaptcha.recognition.local import pays_off
-from tests.crawling import TOKEN, run_crawl
+from tests.crawling import run_crawl
 from tests.event_loop import run
 from tests.site import CaptchaSite
 from tests.stub import ApiStub
 
 HOST = "records.example.org"
-
-
-@pytest.fixture
-def client(api: ApiStub) -> Iterator[AceCaptchaClient]:
-    with AceCaptchaClient(TOKEN, api.url, retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "captchas.db"
 
 
 def free_readings(path: Path) -> Counter[tuple[str, str]]:
