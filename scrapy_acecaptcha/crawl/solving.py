@@ -102,24 +102,16 @@ class GatedSolving:
                 if challenge.images_read >= most:
                     raise challenge.unsolved()
                 self._count("challenges")
-                result = await self.pass_captcha(challenge, key, stale, early)
+                result = await self._pass_captcha(challenge, key, stale, early)
                 stale = False
         finally:
             challenge.close()
         return result
 
-    async def pass_captcha(
-        self, challenge: Captcha, key: Key | None, stale: bool, early: Turn | None = None
+    async def _pass_captcha(
+        self, challenge: Captcha, key: Key | None, stale: bool, early: Turn | None
     ) -> CaptchaResult | None:
-        """Get behind the captcha; None if there was nothing left to solve.
-
-        :param key: names the session
-        :param stale: the captcha may have been replaced
-        :param early: the turn that the request took before its download
-        :raises Stopped: the crawl is stopping
-        :raises SessionDropped: the session has been dropped
-        :raises AceCaptchaError: there is no getting behind it
-        """
+        """Get behind one captcha, when it is the session's turn, as :meth:`get_behind` does."""
         if self._waits.stopped:
             raise Stopped
         if key is None:
