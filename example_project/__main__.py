@@ -266,8 +266,8 @@ def summary(crawl: Crawl, items: int, seconds: float, stats: Mapping[str, Any]) 
         return int(stats.get(f"acecaptcha/{name}", 0))
 
     wrong = count("rejected") + count("unreadable")  # refused by the site, or not four digits
-    here = count("local_accepted")
-    local = f", read here for nothing: {here}" if here or count("local_refused") else ""
+    has_reader = "ACECAPTCHA_LOCAL_READER" in crawl.settings
+    local = f", read here for nothing: {count('local_accepted')}" if has_reader else ""
     return (
         f"  {items} of {crawl.expected} records in {seconds:.1f} s: {shown(crawl.items)}\n"
         f"  captcha pages met: {count('challenges')}, captchas solved: {count('solved')}, "
